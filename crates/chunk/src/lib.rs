@@ -1,0 +1,1 @@
+//! Chunk encodings: Gorilla XOR for open float chunks.

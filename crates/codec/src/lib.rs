@@ -1,0 +1,1 @@
+//! Bit, varint and checksum readers and writers with every read bounds-checked.

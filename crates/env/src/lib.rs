@@ -1,0 +1,1 @@
+//! Seams to the outside: clock, randomness, files, background jobs.

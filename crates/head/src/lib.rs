@@ -1,0 +1,1 @@
+//! The head: active series in memory, backed by the write-ahead log.

@@ -1,0 +1,1 @@
+//! Postings and matchers: which series does a set of matchers select.

@@ -1,0 +1,22 @@
+//! The vocabulary every other crate speaks: labels, samples, matchers, time ranges, tenants.
+//!
+//! Everything here is inert data. **Must not know:** I/O, async, wire formats, engines.
+//!
+//! Map: [`labels`] label sets · [`sample`] timestamps, values, stale markers · [`matcher`] label matchers ·
+//! [`time`] time ranges and Prometheus durations · [`float`] Prometheus' float formatting · [`tenant`] tenant ids ·
+//! [`metadata`] metric metadata.
+
+pub mod float;
+pub mod labels;
+pub mod matcher;
+pub mod metadata;
+pub mod sample;
+pub mod tenant;
+pub mod time;
+
+pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
+pub use matcher::{MatchOp, Matcher};
+pub use metadata::{MetricMetadata, MetricType};
+pub use sample::{STALE_NAN_BITS, Sample, is_stale, stale_nan};
+pub use tenant::{TenantId, TenantIdError};
+pub use time::{TimeRange, Timestamp, format_duration, parse_duration};

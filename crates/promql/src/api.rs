@@ -1,0 +1,244 @@
+//! What callers of the engine see.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chronolith_model::{Labels, TenantId, Timestamp};
+use chronolith_storage::{Queryable, StorageError};
+use chronolith_syntax::{ParseError, ParseOptions};
+
+/// Limits and defaults of an [`Engine`].
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How far an instant selector looks back. Prometheus: 5 m.
+    pub lookback: Duration,
+    /// Longest evaluation. Prometheus: 2 m.
+    pub timeout: Duration,
+    /// Most samples a query may hold in memory at once. Prometheus: 50 million.
+    pub samples_max: usize,
+    /// Most bytes a query may hold in memory at once.
+    pub memory_max_bytes: usize,
+    /// Most series one query may select.
+    pub series_max: usize,
+    /// Queries evaluated at once; others wait. Prometheus: 20.
+    pub concurrency_max: usize,
+    /// The step of subqueries that name none. Prometheus: its evaluation interval, 1 m.
+    pub subquery_step: Duration,
+    /// Threads of the evaluation pool, 0 = one per core.
+    pub threads: usize,
+    /// What the parser accepts.
+    pub parse: ParseOptions,
+    /// Drop metric names at the very end rather than at each operator (experimental).
+    pub delayed_name_removal: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            lookback: Duration::from_secs(300),
+            timeout: Duration::from_secs(120),
+            samples_max: 50_000_000,
+            memory_max_bytes: 1 << 30,
+            series_max: 1_000_000,
+            concurrency_max: 20,
+            subquery_step: Duration::from_secs(60),
+            threads: 0,
+            parse: ParseOptions::default(),
+            delayed_name_removal: false,
+        }
+    }
+}
+
+/// Tells a running query to stop; clones share the flag.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks the query to stop; it does so within 100 ms.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A query to run: at one time if `step` is `None` (then `start == end`), else at `start`, `start + step`, ... up to
+/// `end`, all in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// PromQL.
+    pub text: String,
+    /// First evaluation time.
+    pub start: Timestamp,
+    /// Last evaluation time, inclusive.
+    pub end: Timestamp,
+    /// Milliseconds between evaluations, positive; `None` = instant query.
+    pub step: Option<i64>,
+    /// Overrides [`EngineOptions::lookback`].
+    pub lookback: Option<Duration>,
+    /// Shortens [`EngineOptions::timeout`].
+    pub timeout: Option<Duration>,
+    /// Stops the query from outside.
+    pub cancel: CancelToken,
+}
+
+impl Query {
+    /// An instant query of the default tenant.
+    pub fn instant(text: impl Into<String>, time: Timestamp) -> Self {
+        Self {
+            tenant: TenantId::default(),
+            text: text.into(),
+            start: time,
+            end: time,
+            step: None,
+            lookback: None,
+            timeout: None,
+            cancel: CancelToken::default(),
+        }
+    }
+
+    /// A range query of the default tenant.
+    pub fn range(text: impl Into<String>, start: Timestamp, end: Timestamp, step: i64) -> Self {
+        Self { start, end, step: Some(step), ..Self::instant(text, start) }
+    }
+}
+
+/// An element of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstantSample {
+    /// Its labels.
+    pub labels: Labels,
+    /// The evaluation time.
+    pub timestamp: Timestamp,
+    /// Its value.
+    pub value: f64,
+}
+
+/// A series of a range result, or of an instant query for a range vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeSeries {
+    /// Its labels.
+    pub labels: Labels,
+    /// Times and values, sorted by time, never empty.
+    pub points: Vec<(Timestamp, f64)>,
+}
+
+/// The value of a query. Range queries always give a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// One float.
+    Scalar {
+        /// Evaluation time.
+        timestamp: Timestamp,
+        /// The float.
+        value: f64,
+    },
+    /// One text.
+    String {
+        /// Evaluation time.
+        timestamp: Timestamp,
+        /// The text.
+        value: String,
+    },
+    /// One sample per series, in result order.
+    Vector(Vec<InstantSample>),
+    /// Samples by series, sorted by labels.
+    Matrix(Vec<RangeSeries>),
+}
+
+/// What a query cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryStats {
+    /// As Prometheus counts `totalQueryableSamples`.
+    pub total_queryable_samples: u64,
+    /// The same per step, `(timestamp, samples)`.
+    pub samples_per_step: Vec<(Timestamp, u64)>,
+    /// Most samples held at once.
+    pub peak_samples: u64,
+    /// Time spent waiting for a place among the running queries.
+    pub queue_time: Duration,
+    /// Time spent on parsing, planning and selecting series.
+    pub prepare_time: Duration,
+    /// Time spent on evaluation.
+    pub eval_time: Duration,
+    /// Time spent on sorting the result.
+    pub sort_time: Duration,
+}
+
+/// A value and what came with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryResult {
+    /// The value.
+    pub value: Value,
+    /// Rendered as the API shows them, `PromQL warning: ... (1:10)`, without repeats, at most ten and a count.
+    pub warnings: Vec<String>,
+    /// `PromQL info: ...`
+    pub infos: Vec<String>,
+    /// What it cost.
+    pub stats: QueryStats,
+}
+
+/// Why a query failed. The texts are Prometheus'.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The text is no query, or of a type that cannot be asked this way.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The parameters do not fit the query, e.g. a range query for a range vector.
+    #[error("{0}")]
+    BadData(String),
+    /// Evaluation failed: duplicate label sets, many-to-many matching, a limit ...
+    #[error("{0}")]
+    Execution(String),
+    /// Out of time; the text names the stage.
+    #[error("query timed out in {0}")]
+    Timeout(&'static str),
+    /// Canceled from outside; the text names the stage.
+    #[error("query was canceled in {0}")]
+    Canceled(&'static str),
+    /// Storage failed.
+    #[error("{0}")]
+    Storage(StorageError),
+}
+
+/// Evaluates queries. Cheap to share; limits concurrency across its users.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine with these limits.
+    #[must_use]
+    pub fn new(options: EngineOptions) -> Self {
+        Self { options }
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: call it from a
+    /// thread that may block.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn run(&self, storage: &dyn Queryable, query: &Query) -> Result<QueryResult, QueryError> {
+        let _ = (storage, query);
+        Err(QueryError::Execution("evaluation is not wired yet".to_owned()))
+    }
+}

@@ -1,0 +1,1 @@
+//! HTTP: routes, parameters, JSON, error to status.

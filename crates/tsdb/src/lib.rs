@@ -1,0 +1,1 @@
+//! The database: head, retention and limits behind the storage contract.

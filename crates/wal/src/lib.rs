@@ -1,0 +1,1 @@
+//! Write-ahead log: segments, records, group commit, replay, repair.
