@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A time-series database for Prometheus data.
+#[derive(Debug, Parser)]
+#[command(name = "chronolith", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a subcommand, `serve` runs. Documentation: README.md")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server (the default)
+    Serve(ServeArgs),
+    /// Ask a running server a PromQL query
+    Query(QueryArgs),
+    /// Check files
+    #[command(subcommand)]
+    Check(CheckCommand),
+    /// Run tests
+    #[command(subcommand)]
+    Test(TestCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where the data lives; made if missing
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub(crate) data_dir: PathBuf,
+    /// Address to listen on; 0.0.0.0:9077 for all interfaces (there is no authentication yet)
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9077")]
+    pub(crate) listen: SocketAddr,
+    /// Configuration file (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Do not store the server's own metrics in itself
+    #[arg(long)]
+    pub(crate) no_self_scrape: bool,
+    /// Least severe messages to log: error, warn, info, debug, trace, or a tracing filter
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+    /// How to write log lines
+    #[arg(long, value_name = "FORMAT", default_value = "logfmt")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    Logfmt,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// The query
+    #[arg(value_name = "PROMQL")]
+    pub(crate) query: String,
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9077")]
+    pub(crate) url: String,
+    /// Evaluation time: Unix seconds or RFC 3339; default now
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["start", "end", "step"])]
+    pub(crate) time: Option<String>,
+    /// Start of a range query
+    #[arg(long, value_name = "TIME", requires = "end")]
+    pub(crate) start: Option<String>,
+    /// End of a range query
+    #[arg(long, value_name = "TIME", requires = "start")]
+    pub(crate) end: Option<String>,
+    /// Step of a range query: seconds or a duration such as 1m
+    #[arg(long, value_name = "DURATION", requires = "start", default_value = "1m")]
+    pub(crate) step: String,
+    /// Print the server's JSON as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Check a configuration file and print what it amounts to
+    Config {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TestCommand {
+    /// Run PromQL test scripts (the language of Prometheus' promqltest)
+    Promql {
+        /// Script files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Print every eval, not just the failed ones
+        #[arg(short, long)]
+        verbose: bool,
+    },
+}
+
+/// Prometheus' flags and what to use here; people bring their unit files along.
+const PROMETHEUS_FLAGS: [(&str, &str); 11] = [
+    ("--config.file", "--config FILE"),
+    ("--storage.tsdb.path", "--data-dir DIR"),
+    ("--storage.tsdb.retention.time", "`storage: {retention: 15d}` in the file given by --config"),
+    ("--storage.tsdb.retention.size", "`storage: {memory_limit: 2GiB}` in the file given by --config"),
+    ("--web.listen-address", "--listen ADDR:PORT"),
+    ("--web.enable-remote-write-receiver", "nothing: remote write is always on, at /api/v1/write"),
+    ("--web.cors.origin", "`http: {cors_origin: REGEX}` in the file given by --config"),
+    ("--query.lookback-delta", "`query: {lookback: 5m}` in the file given by --config"),
+    ("--query.timeout", "`query: {timeout: 2m}` in the file given by --config"),
+    ("--log.level", "--log-level LEVEL"),
+    ("--log.format", "--log-format FORMAT"),
+];
+
+/// The answer to a flag of Prometheus among `args`, if there is one.
+pub(crate) fn prometheus_flag_hint(args: impl Iterator<Item = String>) -> Option<String> {
+    for arg in args {
+        let name = arg.split('=').next().unwrap_or_default();
+        let dashed = format!("--{}", name.trim_start_matches('-'));
+        if let Some((flag, ours)) = PROMETHEUS_FLAGS.iter().find(|(flag, _)| *flag == dashed) {
+            return Some(format!("{flag} is a flag of Prometheus; here use {ours}"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        let cli = Cli::try_parse_from(["chronolith", "--data-dir", "/x"]).expect("flags of serve without serve");
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.data_dir, PathBuf::from("/x"));
+        let cli = Cli::try_parse_from(["chronolith", "serve", "--listen", "0.0.0.0:1"]).expect("flags of serve");
+        assert!(matches!(cli.command, Some(Command::Serve(args)) if args.listen.port() == 1));
+    }
+
+    #[test]
+    fn flags_of_prometheus_are_answered_with_ours() {
+        let hint = prometheus_flag_hint(["--config.file=prometheus.yml".to_owned()].into_iter());
+        assert_eq!(hint.as_deref(), Some("--config.file is a flag of Prometheus; here use --config FILE"));
+        assert_eq!(prometheus_flag_hint(["--listen".to_owned()].into_iter()), None);
+    }
+}

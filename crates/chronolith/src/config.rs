@@ -1,0 +1,457 @@
+//! Configuration: what the user wrote ([`RawConfig`]) and what it amounts to ([`Config`]).
+//!
+//! Unknown keys are refused. Every default stands in [`Config::default`] and in the README.
+
+use std::{fmt, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use chronolith_model::{format_duration, parse_duration};
+use serde::Deserialize;
+
+/// The validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// How long samples are kept.
+    pub(crate) retention: Duration,
+    /// Memory of the head; the oldest data goes when it is reached, then writes get 503.
+    pub(crate) memory_limit_bytes: u64,
+    /// Active series per tenant.
+    pub(crate) series_limit: u64,
+    /// When an acknowledged write is on disk.
+    pub(crate) wal_sync: WalSync,
+    /// Size of a log segment.
+    pub(crate) wal_segment_bytes: u64,
+    /// Limits of remote write.
+    pub(crate) write: WriteLimits,
+    /// Limits and defaults of queries.
+    pub(crate) query: QueryConfig,
+    /// `Access-Control-Allow-Origin`: origins that match, anchored.
+    pub(crate) cors_origin: String,
+    /// Open connections.
+    pub(crate) connections_max: usize,
+    /// How often the server stores its own metrics; `None` = not at all.
+    pub(crate) self_scrape: Option<Duration>,
+}
+
+/// When an acknowledged write is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalSync {
+    /// Before the acknowledgement.
+    Always,
+    /// Within the interval after it: a crash of the machine loses that much.
+    Interval(Duration),
+}
+
+/// Limits of remote write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WriteLimits {
+    /// Body as sent.
+    pub(crate) body_bytes_max: usize,
+    /// Body after decompression.
+    pub(crate) decompressed_bytes_max: usize,
+    /// Requests at work at once; others get 503.
+    pub(crate) inflight_max: usize,
+    /// Series per request.
+    pub(crate) series_max: usize,
+    /// Labels per series.
+    pub(crate) labels_max: usize,
+    /// Bytes of a label name.
+    pub(crate) label_name_bytes_max: usize,
+    /// Bytes of a label value.
+    pub(crate) label_value_bytes_max: usize,
+}
+
+/// Limits and defaults of queries.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QueryConfig {
+    /// How far an instant selector looks back.
+    pub(crate) lookback: Duration,
+    /// Longest evaluation.
+    pub(crate) timeout: Duration,
+    /// Samples in memory per query.
+    pub(crate) samples_max: usize,
+    /// Bytes in memory per query.
+    pub(crate) memory_max_bytes: usize,
+    /// Series per query.
+    pub(crate) series_max: usize,
+    /// Queries at work at once.
+    pub(crate) concurrency_max: usize,
+    /// Step of subqueries that name none.
+    pub(crate) subquery_step: Duration,
+    /// Experimental parts of the language that are on, by Prometheus' feature names.
+    pub(crate) features: Vec<Feature>,
+}
+
+/// Experimental parts of the language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// `promql-experimental-functions`
+    ExperimentalFunctions,
+    /// `promql-binop-fill-modifiers`
+    FillModifiers,
+    /// `promql-delayed-name-removal`
+    DelayedNameRemoval,
+}
+
+impl Feature {
+    const ALL: [Self; 3] = [Self::ExperimentalFunctions, Self::FillModifiers, Self::DelayedNameRemoval];
+
+    /// As Prometheus names it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ExperimentalFunctions => "promql-experimental-functions",
+            Self::FillModifiers => "promql-binop-fill-modifiers",
+            Self::DelayedNameRemoval => "promql-delayed-name-removal",
+        }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(15 * 86_400),
+            memory_limit_bytes: 2048 * MIB,
+            series_limit: 2_000_000,
+            wal_sync: WalSync::Always,
+            wal_segment_bytes: 128 * MIB,
+            write: WriteLimits {
+                body_bytes_max: 16 << 20,
+                decompressed_bytes_max: 32 << 20,
+                inflight_max: 64,
+                series_max: 100_000,
+                labels_max: 128,
+                label_name_bytes_max: 1 << 10,
+                label_value_bytes_max: 16 << 10,
+            },
+            query: QueryConfig {
+                lookback: Duration::from_secs(300),
+                timeout: Duration::from_secs(120),
+                samples_max: 50_000_000,
+                memory_max_bytes: 1 << 30,
+                series_max: 1_000_000,
+                concurrency_max: 20,
+                subquery_step: Duration::from_secs(60),
+                features: Vec::new(),
+            },
+            cors_origin: ".*".to_owned(),
+            connections_max: 512,
+            self_scrape: Some(Duration::from_secs(15)),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks `path`; the defaults when there is none.
+    ///
+    /// # Errors
+    /// Names the file, and the line and key where it can.
+    pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    }
+
+    /// Checks `text`.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        let only_comments = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+        let raw: RawConfig = if only_comments { RawConfig::default() } else { serde_saphyr::from_str(text)? };
+        raw.validate()
+    }
+}
+
+/// As YAML, complete: what a file would have to say to get this configuration.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (write, query) = (&self.write, &self.query);
+        writeln!(f, "storage:")?;
+        writeln!(f, "  retention: {}", duration(self.retention))?;
+        writeln!(f, "  memory_limit: {}", size(self.memory_limit_bytes))?;
+        writeln!(f, "  series_limit: {}", self.series_limit)?;
+        writeln!(f, "wal:")?;
+        match self.wal_sync {
+            WalSync::Always => writeln!(f, "  sync: always")?,
+            WalSync::Interval(interval) => writeln!(f, "  sync: interval({})", duration(interval))?,
+        }
+        writeln!(f, "  segment_size: {}", size(self.wal_segment_bytes))?;
+        writeln!(f, "remote_write:")?;
+        writeln!(f, "  body_size_limit: {}", size(write.body_bytes_max as u64))?;
+        writeln!(f, "  decompressed_size_limit: {}", size(write.decompressed_bytes_max as u64))?;
+        writeln!(f, "  inflight_limit: {}", write.inflight_max)?;
+        writeln!(f, "  series_limit: {}", write.series_max)?;
+        writeln!(f, "  label_limit: {}", write.labels_max)?;
+        writeln!(f, "  label_name_length_limit: {}", write.label_name_bytes_max)?;
+        writeln!(f, "  label_value_length_limit: {}", write.label_value_bytes_max)?;
+        writeln!(f, "query:")?;
+        writeln!(f, "  lookback: {}", duration(query.lookback))?;
+        writeln!(f, "  timeout: {}", duration(query.timeout))?;
+        writeln!(f, "  sample_limit: {}", query.samples_max)?;
+        writeln!(f, "  memory_limit: {}", size(query.memory_max_bytes as u64))?;
+        writeln!(f, "  series_limit: {}", query.series_max)?;
+        writeln!(f, "  concurrency_limit: {}", query.concurrency_max)?;
+        writeln!(f, "  subquery_step: {}", duration(query.subquery_step))?;
+        let features: Vec<_> = query.features.iter().map(|feature| feature.name()).collect();
+        writeln!(f, "  features: [{}]", features.join(", "))?;
+        writeln!(f, "http:")?;
+        writeln!(f, "  cors_origin: '{}'", self.cors_origin.replace('\'', "''"))?;
+        writeln!(f, "  connection_limit: {}", self.connections_max)?;
+        writeln!(f, "self_scrape:")?;
+        match self.self_scrape {
+            Some(interval) => writeln!(f, "  interval: {}", duration(interval)),
+            None => writeln!(f, "  interval: 0s"),
+        }
+    }
+}
+
+fn duration(d: Duration) -> String {
+    format_duration(i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn size(bytes: u64) -> String {
+    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes}B")
+}
+
+/// What the user wrote.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    storage: RawStorage,
+    wal: RawWal,
+    remote_write: RawRemoteWrite,
+    query: RawQuery,
+    http: RawHttp,
+    self_scrape: RawSelfScrape,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawStorage {
+    retention: Option<String>,
+    memory_limit: Option<String>,
+    series_limit: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawWal {
+    sync: Option<String>,
+    segment_size: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRemoteWrite {
+    body_size_limit: Option<String>,
+    decompressed_size_limit: Option<String>,
+    inflight_limit: Option<usize>,
+    series_limit: Option<usize>,
+    label_limit: Option<usize>,
+    label_name_length_limit: Option<usize>,
+    label_value_length_limit: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawQuery {
+    lookback: Option<String>,
+    timeout: Option<String>,
+    sample_limit: Option<usize>,
+    memory_limit: Option<String>,
+    series_limit: Option<usize>,
+    concurrency_limit: Option<usize>,
+    subquery_step: Option<String>,
+    features: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHttp {
+    cors_origin: Option<String>,
+    connection_limit: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSelfScrape {
+    interval: Option<String>,
+}
+
+impl RawConfig {
+    fn validate(self) -> anyhow::Result<Config> {
+        let mut config = Config::default();
+        set_duration(&mut config.retention, "storage.retention", self.storage.retention, Duration::from_secs(3600))?;
+        set_size(&mut config.memory_limit_bytes, "storage.memory_limit", self.storage.memory_limit, 16 * MIB)?;
+        set_count(&mut config.series_limit, "storage.series_limit", self.storage.series_limit)?;
+        if let Some(sync) = self.wal.sync {
+            config.wal_sync = parse_sync(&sync)?;
+        }
+        set_size(&mut config.wal_segment_bytes, "wal.segment_size", self.wal.segment_size, MIB)?;
+        if config.wal_segment_bytes > 4096 * MIB {
+            bail!("wal.segment_size: at most 4GiB");
+        }
+        self.remote_write.apply(&mut config.write)?;
+        self.query.apply(&mut config.query)?;
+        if let Some(origin) = self.http.cors_origin {
+            config.cors_origin = origin;
+        }
+        set_count(&mut config.connections_max, "http.connection_limit", self.http.connection_limit)?;
+        if let Some(text) = self.self_scrape.interval {
+            let interval = duration_of("self_scrape.interval", &text)?;
+            if !interval.is_zero() && interval < Duration::from_secs(1) {
+                bail!("self_scrape.interval: at least 1s, or 0s for off");
+            }
+            config.self_scrape = (!interval.is_zero()).then_some(interval);
+        }
+        Ok(config)
+    }
+}
+
+impl RawRemoteWrite {
+    fn apply(self, limits: &mut WriteLimits) -> anyhow::Result<()> {
+        let bytes = |key: &str, text: Option<String>, target: &mut usize| -> anyhow::Result<()> {
+            let mut value = *target as u64;
+            set_size(&mut value, key, text, 1 << 10)?;
+            if value > 1 << 30 {
+                bail!("{key}: at most 1GiB");
+            }
+            *target = value as usize;
+            Ok(())
+        };
+        bytes("remote_write.body_size_limit", self.body_size_limit, &mut limits.body_bytes_max)?;
+        let key = "remote_write.decompressed_size_limit";
+        bytes(key, self.decompressed_size_limit, &mut limits.decompressed_bytes_max)?;
+        set_count(&mut limits.inflight_max, "remote_write.inflight_limit", self.inflight_limit)?;
+        set_count(&mut limits.series_max, "remote_write.series_limit", self.series_limit)?;
+        set_count(&mut limits.labels_max, "remote_write.label_limit", self.label_limit)?;
+        let key = "remote_write.label_name_length_limit";
+        set_count(&mut limits.label_name_bytes_max, key, self.label_name_length_limit)?;
+        let key = "remote_write.label_value_length_limit";
+        set_count(&mut limits.label_value_bytes_max, key, self.label_value_length_limit)
+    }
+}
+
+impl RawQuery {
+    fn apply(self, query: &mut QueryConfig) -> anyhow::Result<()> {
+        let ms = Duration::from_millis(1);
+        set_duration(&mut query.lookback, "query.lookback", self.lookback, ms)?;
+        set_duration(&mut query.timeout, "query.timeout", self.timeout, ms)?;
+        set_count(&mut query.samples_max, "query.sample_limit", self.sample_limit)?;
+        let mut bytes = query.memory_max_bytes as u64;
+        set_size(&mut bytes, "query.memory_limit", self.memory_limit, MIB)?;
+        query.memory_max_bytes = usize::try_from(bytes).context("query.memory_limit")?;
+        set_count(&mut query.series_max, "query.series_limit", self.series_limit)?;
+        set_count(&mut query.concurrency_max, "query.concurrency_limit", self.concurrency_limit)?;
+        set_duration(&mut query.subquery_step, "query.subquery_step", self.subquery_step, ms)?;
+        for name in self.features {
+            let Some(feature) = Feature::ALL.into_iter().find(|feature| feature.name() == name) else {
+                let known: Vec<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+                bail!("query.features: unknown feature {name:?}; known: {}", known.join(", "));
+            };
+            query.features.push(feature);
+        }
+        Ok(())
+    }
+}
+
+fn set_duration(target: &mut Duration, key: &str, text: Option<String>, min: Duration) -> anyhow::Result<()> {
+    if let Some(text) = text {
+        *target = duration_of(key, &text)?;
+        if *target < min {
+            bail!("{key}: at least {}", duration(min));
+        }
+    }
+    Ok(())
+}
+
+fn duration_of(key: &str, text: &str) -> anyhow::Result<Duration> {
+    let ms = parse_duration(text).with_context(|| format!("{key}: {text:?} is not a duration such as 15d or 1h30m"))?;
+    Ok(Duration::from_millis(ms.unsigned_abs()))
+}
+
+fn set_size(target: &mut u64, key: &str, text: Option<String>, min: u64) -> anyhow::Result<()> {
+    if let Some(text) = text {
+        *target = size_of(&text).with_context(|| format!("{key}: {text:?} is not a size such as 512MiB or 2GiB"))?;
+        if *target < min {
+            bail!("{key}: at least {}", size(min));
+        }
+    }
+    Ok(())
+}
+
+fn size_of(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.trim() {
+        "B" => 0,
+        "KiB" | "KB" => 10,
+        "MiB" | "MB" => 20,
+        "GiB" | "GB" => 30,
+        "TiB" | "TB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn set_count<T: Copy + PartialEq + Default>(target: &mut T, key: &str, value: Option<T>) -> anyhow::Result<()> {
+    if let Some(value) = value {
+        if value == T::default() {
+            bail!("{key}: at least 1");
+        }
+        *target = value;
+    }
+    Ok(())
+}
+
+fn parse_sync(text: &str) -> anyhow::Result<WalSync> {
+    if text == "always" {
+        return Ok(WalSync::Always);
+    }
+    let interval = text.strip_prefix("interval(").and_then(|rest| rest.strip_suffix(')'));
+    let interval = interval.and_then(parse_duration).filter(|ms| *ms > 0);
+    let ms = interval.with_context(|| format!("wal.sync: {text:?} is neither always nor interval(1s) or the like"))?;
+    Ok(WalSync::Interval(Duration::from_millis(ms.unsigned_abs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        format!("{:#}", Config::parse(text).expect_err(text))
+    }
+
+    #[test]
+    fn printed_configuration_reads_back() {
+        let mut config = Config::default();
+        assert_eq!(Config::parse(&config.to_string()).expect("defaults"), config);
+        config.wal_sync = WalSync::Interval(Duration::from_millis(1500));
+        config.self_scrape = None;
+        config.cors_origin = "https?://a'b".to_owned();
+        config.query.features = vec![Feature::ExperimentalFunctions, Feature::FillModifiers];
+        assert_eq!(Config::parse(&config.to_string()).expect("changed"), config);
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(Config::parse("").expect("empty"), Config::default());
+        assert_eq!(Config::parse("# nothing\n\n").expect("comments"), Config::default());
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        assert!(error("storage: {retention: 15}").contains("storage.retention"));
+        assert!(error("storage: {retention: 1s}").contains("at least 1h"));
+        assert!(error("storage: {memory_limit: 5}").contains("storage.memory_limit"));
+        assert!(error("wal: {sync: sometimes}").contains("neither always nor interval"));
+        assert!(error("query: {features: [x]}").contains("known: promql-experimental-functions"));
+        assert!(error("remote_write: {inflight_limit: 0}").contains("at least 1"));
+        assert!(error("storge: {}").contains("storge"));
+        assert!(error("storage: {retenton: 1d}").contains("retenton"));
+    }
+}

@@ -1,0 +1,166 @@
+//! `chronolith query`: asks a running server and prints the answer.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, bail};
+use chronolith_model::labels::{is_legacy_label_name, write_quoted};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Uri, body::Bytes, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cli::QueryArgs;
+
+const TIMEOUT: Duration = Duration::from_secs(150);
+
+/// The API's envelope.
+#[derive(Deserialize)]
+struct Answer {
+    data: Option<Data>,
+    error: Option<String>,
+    #[serde(rename = "errorType")]
+    error_type: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
+    infos: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    result_type: String,
+    result: Value,
+}
+
+/// Runs the query and returns what to print on standard output and on standard error.
+///
+/// # Errors
+/// When the server cannot be reached or refuses the query; the text is the server's.
+pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("query", &args.query);
+    let endpoint = if let (Some(start), Some(end)) = (&args.start, &args.end) {
+        form.append_pair("start", start).append_pair("end", end).append_pair("step", &args.step);
+        "/api/v1/query_range"
+    } else {
+        if let Some(time) = &args.time {
+            form.append_pair("time", time);
+        }
+        "/api/v1/query"
+    };
+    let url = format!("{}{endpoint}", args.url.trim_end_matches('/'));
+    let body = tokio::time::timeout(TIMEOUT, post(&url, form.finish()))
+        .await
+        .with_context(|| format!("no answer from {url} within {} s", TIMEOUT.as_secs()))??;
+    let answer: Answer = serde_json::from_slice(&body)
+        .with_context(|| format!("{url} answered with something else than the Prometheus API"))?;
+    if let Some(error) = answer.error {
+        bail!("{}: {error}", answer.error_type.unwrap_or_default());
+    }
+    let mut notes = String::new();
+    for warning in &answer.warnings {
+        let _ = writeln!(notes, "warning: {warning}");
+    }
+    for info in &answer.infos {
+        let _ = writeln!(notes, "info: {info}");
+    }
+    if args.json {
+        return Ok((format!("{}\n", String::from_utf8_lossy(&body)), notes));
+    }
+    let data = answer.data.context("the answer has no data")?;
+    Ok((render(&data), notes))
+}
+
+async fn post(url: &str, form: String) -> anyhow::Result<Bytes> {
+    let uri: Uri = url.parse().with_context(|| format!("--url: {url:?} is not a URL"))?;
+    if uri.scheme_str() != Some("http") {
+        bail!("--url: only http:// is supported, got {url:?}");
+    }
+    let authority = uri.authority().context("--url: the host is missing")?.clone();
+    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("cannot connect to {authority}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::post(path)
+        .header(header::HOST, authority.as_str())
+        .header(header::USER_AGENT, concat!("chronolith/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::new(Bytes::from(form)))?;
+    let response = sender.send_request(request).await.with_context(|| format!("{authority} hung up"))?;
+    Ok(response.into_body().collect().await?.to_bytes())
+}
+
+fn render(data: &Data) -> String {
+    let mut out = String::new();
+    match data.result_type.as_str() {
+        "scalar" | "string" => {
+            let _ = writeln!(out, "{}", point(&data.result));
+        }
+        _ => {
+            for series in data.result.as_array().into_iter().flatten() {
+                let name = metric(&series["metric"]);
+                if let Some(points) = series["values"].as_array() {
+                    let _ = writeln!(out, "{name} =>");
+                    for value in points {
+                        let _ = writeln!(out, "{}", point(value));
+                    }
+                } else {
+                    let _ = writeln!(out, "{name} => {}", point(&series["value"]));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// `1 @[1435781451.781]`
+fn point(value: &Value) -> String {
+    format!("{} @[{}]", value[1].as_str().unwrap_or_default(), value[0])
+}
+
+/// `up{job="a"}`
+fn metric(labels: &Value) -> String {
+    let mut name = String::new();
+    let mut pairs = Vec::new();
+    for (label, value) in labels.as_object().into_iter().flatten() {
+        let value = value.as_str().unwrap_or_default();
+        if label == chronolith_model::METRIC_NAME && name.is_empty() {
+            name.push_str(value);
+            continue;
+        }
+        let mut pair = String::new();
+        let _ = if is_legacy_label_name(label) { pair.write_str(label) } else { write_quoted(&mut pair, label) };
+        pair.push('=');
+        let _ = write_quoted(&mut pair, value);
+        pairs.push(pair);
+    }
+    if pairs.is_empty() && !name.is_empty() {
+        return name;
+    }
+    format!("{name}{{{}}}", pairs.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(json: &str) -> String {
+        let answer: Answer = serde_json::from_str(json).expect("an answer");
+        render(&answer.data.expect("data"))
+    }
+
+    #[test]
+    fn results_are_printed_a_line_each() {
+        let vector = r#"{"status":"success","data":{"resultType":"vector","result":[
+            {"metric":{"__name__":"up","job":"a"},"value":[1435781451.781,"1"]},{"metric":{},"value":[1,"NaN"]}]}}"#;
+        assert_eq!(rendered(vector), "up{job=\"a\"} => 1 @[1435781451.781]\n{} => NaN @[1]\n");
+        let matrix = r#"{"status":"success","data":{"resultType":"matrix","result":[
+            {"metric":{"__name__":"up"},"values":[[1,"1"],[2,"0"]]}]}}"#;
+        assert_eq!(rendered(matrix), "up =>\n1 @[1]\n0 @[2]\n");
+        let scalar = r#"{"status":"success","data":{"resultType":"scalar","result":[1.5,"2"]}}"#;
+        assert_eq!(rendered(scalar), "2 @[1.5]\n");
+    }
+}

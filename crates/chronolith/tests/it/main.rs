@@ -1,0 +1,3 @@
+//! Tests of the workspace and of the command line.
+
+mod architecture;
