@@ -113,7 +113,7 @@ const PROMETHEUS_FLAGS: [(&str, &str); 11] = [
     ("--storage.tsdb.retention.size", "`storage: {memory_limit: 2GiB}` in the file given by --config"),
     ("--web.listen-address", "--listen ADDR:PORT"),
     ("--web.enable-remote-write-receiver", "nothing: remote write is always on, at /api/v1/write"),
-    ("--web.cors.origin", "`http: {cors_origin: REGEX}` in the file given by --config"),
+    ("--web.cors.origin", "`http: {cors_origins: [ORIGIN]}` in the file given by --config"),
     ("--query.lookback-delta", "`query: {lookback: 5m}` in the file given by --config"),
     ("--query.timeout", "`query: {timeout: 2m}` in the file given by --config"),
     ("--log.level", "--log-level LEVEL"),

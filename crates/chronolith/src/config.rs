@@ -25,8 +25,8 @@ pub(crate) struct Config {
     pub(crate) write: WriteLimits,
     /// Limits and defaults of queries.
     pub(crate) query: QueryConfig,
-    /// `Access-Control-Allow-Origin`: origins that match, anchored.
-    pub(crate) cors_origin: String,
+    /// Origins whose web pages may read answers; empty = all.
+    pub(crate) cors_origins: Vec<String>,
     /// Open connections.
     pub(crate) connections_max: usize,
     /// How often the server stores its own metrics; `None` = not at all.
@@ -120,8 +120,8 @@ impl Default for Config {
                 body_bytes_max: 16 << 20,
                 decompressed_bytes_max: 32 << 20,
                 inflight_max: 64,
-                series_max: 100_000,
-                labels_max: 128,
+                series_max: 1_000_000,
+                labels_max: 256,
                 label_name_bytes_max: 1 << 10,
                 label_value_bytes_max: 16 << 10,
             },
@@ -135,7 +135,7 @@ impl Default for Config {
                 subquery_step: Duration::from_secs(60),
                 features: Vec::new(),
             },
-            cors_origin: ".*".to_owned(),
+            cors_origins: Vec::new(),
             connections_max: 512,
             self_scrape: Some(Duration::from_secs(15)),
         }
@@ -194,7 +194,8 @@ impl fmt::Display for Config {
         let features: Vec<_> = query.features.iter().map(|feature| feature.name()).collect();
         writeln!(f, "  features: [{}]", features.join(", "))?;
         writeln!(f, "http:")?;
-        writeln!(f, "  cors_origin: '{}'", self.cors_origin.replace('\'', "''"))?;
+        let origins: Vec<_> = self.cors_origins.iter().map(|origin| format!("'{}'", origin.replace('\'', "''"))).collect();
+        writeln!(f, "  cors_origins: [{}]", origins.join(", "))?;
         writeln!(f, "  connection_limit: {}", self.connections_max)?;
         writeln!(f, "self_scrape:")?;
         match self.self_scrape {
@@ -272,7 +273,7 @@ struct RawQuery {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawHttp {
-    cors_origin: Option<String>,
+    cors_origins: Vec<String>,
     connection_limit: Option<usize>,
 }
 
@@ -297,9 +298,7 @@ impl RawConfig {
         }
         self.remote_write.apply(&mut config.write)?;
         self.query.apply(&mut config.query)?;
-        if let Some(origin) = self.http.cors_origin {
-            config.cors_origin = origin;
-        }
+        config.cors_origins = self.http.cors_origins;
         set_count(&mut config.connections_max, "http.connection_limit", self.http.connection_limit)?;
         if let Some(text) = self.self_scrape.interval {
             let interval = duration_of("self_scrape.interval", &text)?;
@@ -432,7 +431,7 @@ mod tests {
         assert_eq!(Config::parse(&config.to_string()).expect("defaults"), config);
         config.wal_sync = WalSync::Interval(Duration::from_millis(1500));
         config.self_scrape = None;
-        config.cors_origin = "https?://a'b".to_owned();
+        config.cors_origins = vec!["https://a'b".to_owned(), "http://c".to_owned()];
         config.query.features = vec![Feature::ExperimentalFunctions, Feature::FillModifiers];
         assert_eq!(Config::parse(&config.to_string()).expect("changed"), config);
     }

@@ -2,13 +2,23 @@
 
 mod cli;
 mod config;
+mod info;
 mod logging;
+mod process;
 mod query;
+mod self_scrape;
+mod serve;
+mod signals;
 
-use std::process::ExitCode;
+use std::{io::Write as _, path::Path, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use cli::{CheckCommand, Cli, Command, TestCommand};
+use cli::{CheckCommand, Cli, Command, QueryArgs, ServeArgs, TestCommand};
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit status for wrong arguments or a wrong configuration.
 const EXIT_USAGE: u8 = 2;
@@ -19,13 +29,36 @@ fn main() -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Check(CheckCommand::Config { file }) => check_config(&file),
-        _ => ExitCode::SUCCESS,
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(&args),
+        Command::Query(args) => ask(&args),
+        Command::Check(CheckCommand::Config { file }) => return check_config(&file),
+        Command::Test(TestCommand::Promql { files, verbose }) => return test_promql(&files, verbose),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn check_config(file: &std::path::Path) -> ExitCode {
+fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    logging::start(&args.log_level, args.log_format)?;
+    serve::run(args)
+}
+
+fn ask(args: &QueryArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let (answer, notes) = runtime.block_on(query::run(args))?;
+    eprint!("{notes}");
+    // A reader that hangs up early (`| head`) is no error.
+    let _ = std::io::stdout().lock().write_all(answer.as_bytes());
+    Ok(())
+}
+
+fn check_config(file: &Path) -> ExitCode {
     match config::Config::load(Some(file)) {
         Ok(config) => {
             println!("# {} is valid; with the defaults it amounts to:", file.display());
@@ -36,5 +69,12 @@ fn check_config(file: &std::path::Path) -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+fn test_promql(files: &[std::path::PathBuf], verbose: bool) -> ExitCode {
+    match chronolith_testkit::promqltest::cli(files, verbose, &mut std::io::stdout().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }

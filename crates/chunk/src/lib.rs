@@ -1,1 +1,16 @@
-//! Chunk encodings: Gorilla XOR for open float chunks.
+//! Chunk encodings: runs of one series' samples as bytes.
+//!
+//! Now: Gorilla XOR for floats in Prometheus' variant, byte for byte. **Must not know:** files, series, heads.
+//!
+//! Map: [`XorAppender`] appends to a buffer its owner keeps · [`XorIter`] reads sample by sample · [`decode_into`],
+//! [`decode_range_into`] read all at once.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod error;
+mod xor;
+
+pub use error::{Error, Result};
+pub use xor::append::XorAppender;
+pub use xor::decode::{decode_into, decode_range_into};
+pub use xor::iter::XorIter;
+pub use xor::{SAMPLE_BYTES_MAX, SAMPLES_MAX, sample_count};

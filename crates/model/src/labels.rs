@@ -32,6 +32,25 @@ impl Labels {
         builder.build()
     }
 
+    /// A label set of `pairs` that are sorted by name already; pairs with an empty value are left out. `None` when
+    /// the names are not strictly ascending. One allocation beside the set itself.
+    #[must_use]
+    pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let mut out = String::with_capacity(256);
+        let mut previous: Option<&str> = None;
+        for (name, value) in pairs {
+            if previous.is_some_and(|previous| previous >= name) {
+                return None;
+            }
+            previous = Some(name);
+            if !value.is_empty() {
+                push(&mut out, name);
+                push(&mut out, value);
+            }
+        }
+        Some(Self(Arc::from(out)))
+    }
+
     /// The pairs, sorted by name.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
@@ -272,7 +291,7 @@ pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
             '\u{c}' => out.write_str("\\f")?,
             '\u{b}' => out.write_str("\\v")?,
             c if (c as u32) < 0x20 || c as u32 == 0x7f => write!(out, "\\x{:02x}", c as u32)?,
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => match c as u32 {
+            c if !c.is_ascii() && !is_printable(c) => match c as u32 {
                 code @ 0..=0xffff => write!(out, "\\u{code:04x}")?,
                 code => write!(out, "\\U{code:08x}")?,
             },
@@ -280,6 +299,13 @@ pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
         }
     }
     out.write_char('"')
+}
+
+/// Whether `c`, which is not ASCII, is printed as it is: no control or format character, space, separator, private or
+/// unassigned character.
+fn is_printable(c: char) -> bool {
+    // `escape_debug` knows; it escapes combining marks at the start of a text only.
+    ["a", c.encode_utf8(&mut [0; 4])].concat().escape_debug().count() == 2
 }
 
 #[cfg(test)]
@@ -298,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn sorted_pairs_make_the_same_set() {
+        let pairs = [("__name__", "up"), ("b", ""), ("c", "1")];
+        assert_eq!(Labels::from_sorted(pairs), Some(Labels::from_pairs(pairs)));
+        assert_eq!(Labels::from_sorted([("b", "1"), ("a", "2")]), None);
+        assert_eq!(Labels::from_sorted([("a", "1"), ("a", "2")]), None);
+    }
+
+    #[test]
     fn order_is_by_pairs_not_by_layout() {
         let short = Labels::from_pairs([("a", "zz")]);
         let long = Labels::from_pairs([("a", "zzz")]);
@@ -312,5 +346,8 @@ mod tests {
     fn printed_as_prometheus_does() {
         let labels = Labels::from_pairs([("__name__", "up"), ("a.b", "x\"y\n"), ("c", "\u{e9}\u{1}")]);
         assert_eq!(labels.to_string(), "{__name__=\"up\", \"a.b\"=\"x\\\"y\\n\", c=\"\u{e9}\\x01\"}");
+        let mut out = String::new();
+        let _ = write_quoted(&mut out, "e\u{301}\u{200b}\u{a0}\u{1f600}\u{e000}\u{2028}\u{fffd}");
+        assert_eq!(out, "\"e\u{301}\\u200b\\u00a0\u{1f600}\\ue000\\u2028\u{fffd}\"");
     }
 }

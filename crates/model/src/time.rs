@@ -78,8 +78,8 @@ pub fn parse_duration(text: &str) -> Option<i64> {
     total.checked_mul(1_000_000).map(|_| total)
 }
 
-/// Prints milliseconds as Prometheus prints a duration: `1h30m`, `0s`; years, weeks and days only where they divide
-/// exactly. A negative duration has a leading minus.
+/// Prints milliseconds as Prometheus prints a duration: `1h30m`, `0s`; years and weeks only where they divide exactly.
+/// A negative duration has a leading minus.
 #[must_use]
 pub fn format_duration(ms: i64) -> String {
     if ms == 0 {
@@ -91,7 +91,7 @@ pub fn format_duration(ms: i64) -> String {
     }
     let mut rest = ms.unsigned_abs();
     for (index, (unit, size)) in UNITS.iter().enumerate() {
-        let exact_only = index < 3;
+        let exact_only = index < 2;
         let number = rest / size;
         if number > 0 && (!exact_only || rest.is_multiple_of(*size)) {
             let _ = write!(out, "{number}{unit}");
@@ -124,7 +124,8 @@ mod tests {
             (0, "0s"),
             (5_400_000, "1h30m"),
             (86_400_000, "1d"),
-            (90_000_000, "25h"),
+            (90_000_000, "1d1h"),
+            (12 * 86_400_000, "12d"),
             (604_800_000, "1w"),
             (1, "1ms"),
             (-60_000, "-1m"),

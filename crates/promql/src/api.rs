@@ -5,12 +5,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 
 use chronolith_model::{Labels, TenantId, Timestamp};
-use chronolith_storage::{Queryable, StorageError};
+use chronolith_storage::StorageError;
 use chronolith_syntax::{ParseError, ParseOptions};
+use parking_lot::Mutex;
 
 /// Limits and defaults of an [`Engine`].
 #[derive(Clone, Debug)]
@@ -56,20 +58,41 @@ impl Default for EngineOptions {
 
 /// Tells a running query to stop; clones share the flag.
 #[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    canceled: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
 
 impl CancelToken {
     /// Asks the query to stop; it does so within 100 ms.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.canceled.store(true, Ordering::SeqCst);
+        for waker in self.0.waiting.lock().drain(..) {
+            waker.wake();
+        }
     }
 
     /// Whether it was asked to.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.canceled.load(Ordering::SeqCst)
+    }
+
+    /// Wakes `waker` when the query is asked to stop; replaces wakers of finished waits of the same task.
+    pub(crate) fn wake_on_cancel(&self, waker: &Waker) {
+        let mut waiting = self.0.waiting.lock();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.truncate(WAITING_MAX - 1);
+            waiting.push(waker.clone());
+        }
     }
 }
+
+/// Tasks that one token wakes; a query waits in one task at a time.
+const WAITING_MAX: usize = 16;
 
 /// A query to run: at one time if `step` is `None` (then `start == end`), else at `start`, `start + step`, ... up to
 /// `end`, all in milliseconds.
@@ -211,34 +234,4 @@ pub enum QueryError {
     /// Storage failed.
     #[error("{0}")]
     Storage(StorageError),
-}
-
-/// Evaluates queries. Cheap to share; limits concurrency across its users.
-#[derive(Debug)]
-pub struct Engine {
-    options: EngineOptions,
-}
-
-impl Engine {
-    /// An engine with these limits.
-    #[must_use]
-    pub fn new(options: EngineOptions) -> Self {
-        Self { options }
-    }
-
-    /// Its limits.
-    #[must_use]
-    pub fn options(&self) -> &EngineOptions {
-        &self.options
-    }
-
-    /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: call it from a
-    /// thread that may block.
-    ///
-    /// # Errors
-    /// See [`QueryError`].
-    pub async fn run(&self, storage: &dyn Queryable, query: &Query) -> Result<QueryResult, QueryError> {
-        let _ = (storage, query);
-        Err(QueryError::Execution("evaluation is not wired yet".to_owned()))
-    }
 }

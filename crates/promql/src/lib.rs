@@ -3,10 +3,20 @@
 //! `text -> AST -> checks -> plan -> fetch (async) / evaluate (sync, parallel) -> value`. **Must not know:** `tsdb`,
 //! HTTP.
 //!
-//! Map: [`api`] what callers see · `plan` · `eval` · `functions`.
+//! Map: [`api`] what callers see · `engine` runs a query · `plan` AST to operators on grids · `eval` operators to
+//! values · `functions` pure kernels · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
+//! samples, bytes, time, concurrency.
 
+mod annotations;
 pub mod api;
+mod engine;
+mod eval;
+mod functions;
+mod limits;
+mod plan;
+mod series;
 
 pub use api::{
-    CancelToken, Engine, EngineOptions, InstantSample, Query, QueryError, QueryResult, QueryStats, RangeSeries, Value,
+    CancelToken, EngineOptions, InstantSample, Query, QueryError, QueryResult, QueryStats, RangeSeries, Value,
 };
+pub use engine::Engine;

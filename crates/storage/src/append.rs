@@ -12,6 +12,7 @@
 use std::{fmt, ops::Range, time::Duration};
 
 use chronolith_model::{Labels, MetricMetadata, Sample, TenantId, Timestamp};
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use crate::error::StorageError;
 
@@ -26,25 +27,36 @@ pub struct SeriesKey {
 }
 
 /// Makes [`SeriesKey`]s under the seed of one appender.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct KeyHasher {
-    seed: u64,
+    primary: RapidSecrets,
+    secondary: RapidSecrets,
 }
 
 impl KeyHasher {
     /// A hasher under `seed`; use a random one for each start of the process.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed }
+        // All secrets of both lanes are derived here, once, so that a key costs two passes over its bytes and no more.
+        Self { primary: RapidSecrets::seed(seed), secondary: RapidSecrets::seed(!seed) }
     }
 
     /// The key of `raw`, any unambiguous encoding of a label set. Different encodings must differ in their first
     /// byte or never be equal for different label sets.
     #[must_use]
+    #[inline]
     pub fn key(&self, raw: &[u8]) -> SeriesKey {
-        let primary = rapidhash::v3::rapidhash_v3_seeded(raw, &rapidhash::v3::RapidSecrets::seed(self.seed));
-        let secondary = rapidhash::v3::rapidhash_v3_seeded(raw, &rapidhash::v3::RapidSecrets::seed(!self.seed));
-        SeriesKey { primary, secondary }
+        SeriesKey {
+            primary: rapidhash_v3_seeded(raw, &self.primary),
+            secondary: rapidhash_v3_seeded(raw, &self.secondary),
+        }
+    }
+}
+
+/// Says nothing of the secrets.
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyHasher").finish_non_exhaustive()
     }
 }
 

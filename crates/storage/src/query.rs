@@ -11,7 +11,7 @@
 
 use std::{fmt, future::Future, ops::Range, pin::Pin, sync::Arc};
 
-use chronolith_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange, Timestamp};
+use chronolith_model::{Labels, Matcher, MetricMetadata, Sample, TenantId, TimeRange, Timestamp};
 
 use crate::error::StorageError;
 
@@ -78,7 +78,10 @@ pub trait Querier: Send + Sync {
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>>;
 
     /// The label names of the series in question, sorted.
-    fn label_names<'a>(&'a self, query: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<String>, StorageError>>;
+    fn label_names<'a>(
+        &'a self,
+        query: &'a LabelQuery,
+    ) -> BoxFuture<'a, Result<Limited<String>, StorageError>>;
 
     /// The values of label `name` among the series in question, sorted.
     fn label_values<'a>(
@@ -113,9 +116,18 @@ pub trait SeriesSet: Send + Sync {
     /// The labels of series `index`. Cheap: a reference count, or a small build from interned parts.
     fn labels(&self, index: usize) -> Labels;
 
+    /// The newest sample of series `index` in this view, whatever the selected range, where it is known without
+    /// fetching. An engine that cannot tell says `None`.
+    fn last_sample(&self, index: usize) -> Option<Sample> {
+        let _ = index;
+        None
+    }
+
     /// Makes the samples of the series in `indices` readable without waiting.
-    fn fetch<'a>(&'a self, indices: Range<usize>)
-    -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>>;
+    fn fetch<'a>(
+        &'a self,
+        indices: Range<usize>,
+    ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>>;
 }
 
 /// Fetched series.

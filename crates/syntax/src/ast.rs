@@ -31,7 +31,7 @@ impl PartialEq for Expr {
 pub enum ExprKind {
     /// `1.5`, `0x1f`, `5m` (a duration is its seconds).
     Number(NumberLiteral),
-    /// `"text"`
+    /// `"text"`; for `"\xff"` see [`crate::text`].
     String(String),
     /// `up{job="a"} offset 5m @ end()`
     Vector(VectorSelector),

@@ -74,7 +74,12 @@ const T: ValueType = ValueType::String;
 const V: ValueType = ValueType::Vector;
 const M: ValueType = ValueType::Matrix;
 
-const fn stable(name: &'static str, args: &'static [ValueType], variadic: i32, returns: ValueType) -> Function {
+const fn stable(
+    name: &'static str,
+    args: &'static [ValueType],
+    variadic: i32,
+    returns: ValueType,
+) -> Function {
     Function { name, args, variadic, returns, experimental: false }
 }
 
@@ -211,7 +216,10 @@ mod tests {
             let function = lookup(name).unwrap();
             assert_eq!((function.min_args(), function.max_args()), (min, max), "{name}");
         }
-        assert!(all().iter().all(|f| f.variadic == 0 || !f.args.is_empty()), "a variadic function lists a type");
+        assert!(
+            all().iter().all(|f| f.variadic == 0 || !f.args.is_empty()),
+            "a variadic function lists a type"
+        );
         let quantiles = lookup("histogram_quantiles").unwrap();
         assert_eq!(quantiles.arg_type(0), Some(ValueType::Vector));
         assert_eq!(quantiles.arg_type(11), Some(ValueType::Scalar));

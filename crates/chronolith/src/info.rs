@@ -1,0 +1,161 @@
+//! What the server says about itself: build, flags, configuration, metrics.
+
+use std::sync::{Arc, OnceLock};
+
+use chronolith_model::{MetricType, Timestamp, format_duration};
+use chronolith_remote::exposition::{ExpositionWriter, HistogramSnapshot};
+use chronolith_server::{BuildInfo, IngestSummary, RuntimeInfo, ServerInfo};
+use chronolith_tsdb::{Db, DbStats};
+use chronolith_wal::SYNC_SECONDS_BUCKETS;
+
+use crate::{cli::ServeArgs, config::Config, process};
+
+/// The Prometheus version whose behaviour is followed; clients switch features by it.
+const EMULATED_VERSION: &str = "3.5.3";
+
+/// Everything about the process that does not change, and the database once it is open.
+pub(crate) struct Info {
+    flags: Vec<(String, String)>,
+    config: Config,
+    start_time_ms: Timestamp,
+    db: OnceLock<Arc<Db>>,
+}
+
+impl Info {
+    pub(crate) fn new(args: &ServeArgs, config: &Config, start_time_ms: Timestamp) -> Self {
+        let file = args.config.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let flags = [
+            ("config", file),
+            ("data-dir", args.data_dir.display().to_string()),
+            ("listen", args.listen.to_string()),
+            ("log-format", format!("{:?}", args.log_format).to_lowercase()),
+            ("log-level", args.log_level.clone()),
+            ("no-self-scrape", args.no_self_scrape.to_string()),
+        ];
+        let flags = flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { flags, config: config.clone(), start_time_ms, db: OnceLock::new() }
+    }
+
+    /// The database is open.
+    pub(crate) fn set_db(&self, db: Arc<Db>) {
+        let _ = self.db.set(db);
+    }
+}
+
+impl ServerInfo for Info {
+    fn build(&self) -> BuildInfo {
+        BuildInfo {
+            version: EMULATED_VERSION.to_owned(),
+            compiler: "rustc".to_owned(),
+            chronolith_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..BuildInfo::default()
+        }
+    }
+
+    fn runtime(&self) -> RuntimeInfo {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        RuntimeInfo {
+            start_time_ms: self.start_time_ms,
+            working_directory: std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
+            hostname: hostname.trim().to_owned(),
+            config_ok: true,
+            config_time_ms: self.start_time_ms,
+            corruption_count: self.db.get().map_or(0, |db| db.stats().wal.corruptions),
+            thread_count: process::thread_count(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from) as u64,
+            memory_max_bytes: self.config.memory_limit_bytes,
+            storage_retention: format_duration(i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        self.flags.clone()
+    }
+
+    fn config_yaml(&self) -> String {
+        self.config.to_string()
+    }
+
+    fn write_metrics(&self, out: &mut ExpositionWriter<'_>) {
+        let name = "chronolith_build_info";
+        out.family(name, MetricType::Gauge, "A constant 1 with the version of the program.");
+        out.sample(name, &[("version", env!("CARGO_PKG_VERSION")), ("emulates", EMULATED_VERSION)], 1.0);
+        process::write_metrics(out, self.start_time_ms);
+        if let Some(db) = self.db.get() {
+            write_storage_metrics(out, &db.stats());
+        }
+    }
+
+    fn ingest(&self) -> IngestSummary {
+        let Some(db) = self.db.get() else { return IngestSummary::default() };
+        let stats = db.stats();
+        IngestSummary { samples_stored: appended(&stats), series: stats.head.series }
+    }
+}
+
+/// Samples appended since the start, without those the replay brought back.
+fn appended(stats: &DbStats) -> u64 {
+    stats.head.samples.saturating_sub(stats.open.samples)
+}
+
+fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
+    let head = &stats.head;
+    out.counter("chronolith_samples_appended_total", "Samples stored since the start.", appended(stats));
+    out.counter("chronolith_samples_duplicate_total", "Samples that were there already; accepted.", head.duplicates);
+    let name = "chronolith_samples_rejected_total";
+    out.family(name, MetricType::Counter, "Samples refused by storage, by reason.");
+    for (reason, count) in &head.rejected {
+        out.sample(name, &[("reason", reason)], *count as f64);
+    }
+    let help = "Samples dropped by retention or the memory limit.";
+    out.counter("chronolith_samples_dropped_total", help, head.samples_dropped);
+    out.gauge("chronolith_head_series", "Series in memory.", head.series as f64);
+    out.counter("chronolith_head_series_created_total", "Series created, by replay too.", head.series_created);
+    out.counter("chronolith_head_series_removed_total", "Series removed.", head.series_removed);
+    out.gauge("chronolith_head_chunks", "Closed chunks in memory.", head.chunks_closed as f64);
+    out.gauge("chronolith_head_aliases", "Known spellings of label sets.", head.aliases as f64);
+    let name = "chronolith_head_bytes";
+    out.family(name, MetricType::Gauge, "Memory of the head by kind, in bytes.");
+    let kinds =
+        [("chunks", head.chunk_bytes), ("states", head.state_bytes), ("index", head.index_bytes), ("tables", head.table_bytes)];
+    for (kind, bytes) in kinds {
+        out.sample(name, &[("kind", kind)], bytes as f64);
+    }
+    out.gauge("chronolith_head_memory_bytes", "Memory of the head.", stats.memory_bytes as f64);
+    let help = "Memory the head may take; the oldest samples go when it is reached.";
+    out.gauge("chronolith_head_memory_limit_bytes", help, stats.memory_bytes_max as f64);
+    let help = "How often the memory limit dropped old samples.";
+    out.counter("chronolith_head_memory_truncations_total", help, head.memory_truncations);
+    if let Some((min, max)) = head.times {
+        out.gauge("chronolith_head_min_time_seconds", "Oldest sample in memory.", min as f64 / 1000.0);
+        out.gauge("chronolith_head_max_time_seconds", "Newest sample in memory.", max as f64 / 1000.0);
+    }
+    out.gauge("chronolith_metadata_metrics", "Metrics whose metadata is known.", stats.metadata_metrics as f64);
+    write_log_metrics(out, stats);
+}
+
+fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
+    let wal = &stats.wal;
+    let name = "chronolith_wal_fsync_duration_seconds";
+    out.family(name, MetricType::Histogram, "Time spent in fdatasync of the log.");
+    let mut counts = [0_u64; SYNC_SECONDS_BUCKETS.len() + 1];
+    let mut below = 0;
+    for (count, cumulative) in counts.iter_mut().zip(wal.sync_buckets.iter().copied().chain([wal.syncs])) {
+        *count = cumulative.saturating_sub(below);
+        below = cumulative;
+    }
+    let snapshot = HistogramSnapshot { bounds: &SYNC_SECONDS_BUCKETS, counts: &counts, sum: wal.sync_seconds };
+    out.histogram(name, &[], &snapshot);
+    out.counter("chronolith_wal_written_bytes_total", "Bytes written to the log.", wal.bytes);
+    out.counter("chronolith_wal_records_total", "Records written to the log.", wal.records);
+    out.counter("chronolith_wal_commits_total", "Group commits.", wal.batches);
+    out.counter("chronolith_wal_corruptions_total", "Damaged places found in the log.", wal.corruptions);
+    out.counter("chronolith_wal_failures_total", "Failed attempts to write, sync or create.", wal.failures);
+    out.gauge("chronolith_wal_segment", "Number of the segment being written.", wal.segment as f64);
+    out.gauge("chronolith_wal_segments", "Segments of the log.", stats.wal_segments as f64);
+    out.gauge("chronolith_wal_disk_bytes", "Bytes of all segments.", stats.wal_disk_bytes as f64);
+    out.gauge("chronolith_replay_duration_seconds", "How long the replay at the start took.", stats.open.duration.as_secs_f64());
+    out.gauge("chronolith_replay_samples", "Samples the replay brought back.", stats.open.samples as f64);
+    let help = "Samples in the log whose series is unknown because its definition is damaged.";
+    out.gauge("chronolith_replay_orphaned_samples", help, stats.open.samples_orphaned as f64);
+}

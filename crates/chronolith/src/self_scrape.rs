@@ -1,0 +1,122 @@
+//! Stores the server's own metrics in itself, as a Prometheus that scrapes it would.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, Timestamp};
+use chronolith_remote::exposition::{ExpositionLimits, parse};
+use chronolith_server::AppState;
+use chronolith_storage::{Appender, LabelSource, RejectReason, SeriesEntry, WriteBatch};
+use tokio::sync::watch;
+
+/// Label sets remembered from one scrape to the next; the exposition itself is bounded well below.
+const SERIES_MAX: usize = 50_000;
+
+/// Scrapes every `interval` until `stop` says so.
+pub(crate) async fn run(
+    state: AppState,
+    appender: std::sync::Arc<dyn Appender>,
+    instance: String,
+    interval: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut scraper = Scraper { instance, known: HashMap::new() };
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let (state, appender) = (state.clone(), std::sync::Arc::clone(&appender));
+        let scrape = tokio::task::spawn_blocking(move || {
+            let result = scraper.scrape(&state, &*appender);
+            (scraper, result)
+        });
+        match scrape.await {
+            Ok((back, result)) => {
+                scraper = back;
+                if let Err(error) = result {
+                    tracing::warn!(error = format!("{error:#}"), "self-scrape failed");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "self-scrape ended");
+                return;
+            }
+        }
+    }
+}
+
+struct Scraper {
+    instance: String,
+    /// Scraped label sets to those stored, with `job` and `instance`.
+    known: HashMap<Labels, Labels>,
+}
+
+struct Stored(Vec<Labels>);
+
+impl LabelSource for Stored {
+    fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
+        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels("no such series".to_owned()))
+    }
+}
+
+impl Scraper {
+    fn scrape(&mut self, state: &AppState, appender: &dyn Appender) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let timestamp = now_ms();
+        let text = state.metrics_text();
+        let exposition = parse(&text, &ExpositionLimits::default()).context("own metrics")?;
+        let scraped = exposition.samples.len() as f64;
+        let mut labels = Vec::with_capacity(exposition.samples.len() + 3);
+        let mut samples = Vec::with_capacity(exposition.samples.len() + 3);
+        for sample in exposition.samples {
+            labels.push(self.stored(sample.labels));
+            samples.push(Sample::new(timestamp, sample.value));
+        }
+        let report =
+            [("up", 1.0), ("scrape_samples_scraped", scraped), ("scrape_duration_seconds", started.elapsed().as_secs_f64())];
+        for (name, value) in report {
+            labels.push(self.stored(Labels::from_pairs([(METRIC_NAME, name)])));
+            samples.push(Sample::new(timestamp, value));
+        }
+        let tenant = TenantId::default();
+        store(appender, &tenant, labels, &samples)?;
+        appender.append_metadata(&tenant, exposition.metadata);
+        Ok(())
+    }
+
+    fn stored(&mut self, scraped: Labels) -> Labels {
+        if self.known.len() > SERIES_MAX {
+            self.known.clear();
+        }
+        let instance = &self.instance;
+        let with_target = |labels: &Labels| labels.to_builder().set("job", "chronolith").set("instance", instance).build();
+        self.known.entry(scraped).or_insert_with_key(with_target).clone()
+    }
+}
+
+fn store(appender: &dyn Appender, tenant: &TenantId, labels: Vec<Labels>, samples: &[Sample]) -> anyhow::Result<()> {
+    let hasher = appender.key_hasher();
+    let entry = |(index, labels): (usize, &Labels)| {
+        let index = index as u32;
+        SeriesEntry { key: hasher.key(labels.to_string().as_bytes()), samples: index..index + 1 }
+    };
+    let series: Vec<_> = labels.iter().enumerate().map(entry).collect();
+    let batch = WriteBatch { series: &series, samples, labels: &Stored(labels) };
+    let appended = appender.append(tenant, &batch)?;
+    appended.ticket.wait()?;
+    if let Some(rejection) = appended.outcome.rejections.first() {
+        anyhow::bail!("{} samples refused, the first: {}", appended.outcome.rejected, rejection.reason);
+    }
+    Ok(())
+}
+
+fn now_ms() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

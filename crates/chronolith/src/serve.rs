@@ -1,0 +1,193 @@
+//! `chronolith serve`: opens the data directory, answers requests, ends gracefully.
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use chronolith_env::Env;
+use chronolith_model::format_duration;
+use chronolith_promql::{Engine, EngineOptions};
+use chronolith_remote::remote_write::DecodeLimits;
+use chronolith_server::{AppState, Backend, CorsOrigins, HttpLimits, router};
+use chronolith_tsdb::{Db, DbOptions, OpenReport};
+use chronolith_wal::SyncPolicy;
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{error, info, warn};
+
+use crate::{
+    cli::ServeArgs,
+    config::{Config, Feature, WalSync},
+    info::Info,
+    self_scrape,
+    signals::Signals,
+};
+
+/// Threads that may wait for commits, evaluate queries and the like: above the limits on writes and queries together.
+const BLOCKING_THREADS_SPARE: usize = 64;
+
+/// Runs the server until it is asked to end.
+///
+/// # Errors
+/// When it cannot start, or cannot make the last samples durable at the end.
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.config.as_deref())?;
+    let threads = config.write.inflight_max + 2 * config.query.concurrency_max + BLOCKING_THREADS_SPARE;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(threads)
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(args, &config))
+}
+
+async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let about = Arc::new(Info::new(args, config, i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+    let limits = http_limits(config);
+    let engine = Arc::new(Engine::new(engine_options(config)));
+    let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+
+    let (stop, stopped) = watch::channel(false);
+    let drain = {
+        let mut stopped = stopped.clone();
+        async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    let routes = router(state.clone());
+    let http = tokio::spawn(async move { chronolith_server::serve(listener, routes, &limits, drain).await });
+
+    let db = open(args, config).await?;
+    about.set_db(Arc::clone(&db));
+    state.set_ready(Backend { appender: Arc::clone(&db) as _, queryable: Arc::clone(&db) as _ });
+    banner(args, config);
+    info!(listen = %args.listen, data_dir = %args.data_dir.display(), "ready");
+    let interval = config.self_scrape.filter(|_| !args.no_self_scrape);
+    let scraper = interval.map(|interval| {
+        let appender = Arc::clone(&db) as _;
+        tokio::spawn(self_scrape::run(state.clone(), appender, args.listen.to_string(), interval, stopped))
+    });
+
+    info!(signal = signals.next().await, "ending: finishing running requests");
+    state.set_stopping();
+    let _ = stop.send(true);
+    let end = async {
+        http.await.context("the HTTP server ended")?.context("HTTP")?;
+        if let Some(scraper) = scraper {
+            scraper.await.context("the self-scrape ended")?;
+        }
+        tokio::task::spawn_blocking(move || db.close()).await.context("closing")?.context("closing the database")?;
+        info!("ended");
+        Ok(())
+    };
+    tokio::select! {
+        result = end => result,
+        signal = signals.next() => {
+            error!(signal, "asked again: ending at once");
+            anyhow::bail!("ended before running requests had finished; nothing acknowledged is lost")
+        }
+    }
+}
+
+async fn open(args: &ServeArgs, config: &Config) -> anyhow::Result<Arc<Db>> {
+    let (dir, options) = (args.data_dir.clone(), db_options(config));
+    info!(data_dir = %dir.display(), "opening the data directory");
+    let opened = tokio::task::spawn_blocking(move || Db::open(&dir, options, Env::real())).await.context("opening")?;
+    let (db, report) = opened?;
+    log_report(&report);
+    Ok(Arc::new(db))
+}
+
+fn log_report(report: &OpenReport) {
+    info!(
+        segments = report.segments,
+        samples = report.samples,
+        series = report.series,
+        seconds = report.duration.as_secs_f64(),
+        "log replayed"
+    );
+    if let Some(tail) = &report.torn_tail {
+        info!(torn_tail = ?tail, "cut the unfinished end of the log; nothing of it had been acknowledged");
+    }
+    for damage in &report.damage {
+        warn!(?damage, "damage in the log: only what it hit is lost, the bytes are kept in wal/quarantine");
+    }
+    if report.samples_orphaned > 0 {
+        warn!(samples = report.samples_orphaned, "samples whose series definition is damaged were skipped");
+    }
+}
+
+fn banner(args: &ServeArgs, config: &Config) {
+    let url = format!("http://{}", args.listen);
+    let retention = format_duration(i64::try_from(config.retention.as_millis()).unwrap_or(i64::MAX));
+    let mut out = std::io::stdout().lock();
+    // A closed standard output is no reason not to run.
+    let _ = writeln!(
+        out,
+        "Chronolith {} is ready.\n\n  page       {url}/\n  data       {} (kept for {retention})\n  Grafana    data source of type \
+         Prometheus, URL {url}\n\n  Send data from a Prometheus (prometheus.yml):\n\n    remote_write:\n      - url: \
+         {url}/api/v1/write\n",
+        env!("CARGO_PKG_VERSION"),
+        args.data_dir.display(),
+    );
+}
+
+fn db_options(config: &Config) -> DbOptions {
+    DbOptions {
+        retention: config.retention,
+        memory_bytes_max: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
+        series_max: usize::try_from(config.series_limit).unwrap_or(usize::MAX),
+        sync: match config.wal_sync {
+            WalSync::Always => SyncPolicy::Always,
+            WalSync::Interval(interval) => SyncPolicy::Interval(interval),
+        },
+        segment_bytes: config.wal_segment_bytes,
+        ..DbOptions::default()
+    }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    let query = &config.query;
+    let on = |feature| query.features.contains(&feature);
+    let mut options = EngineOptions {
+        lookback: query.lookback,
+        timeout: query.timeout,
+        samples_max: query.samples_max,
+        memory_max_bytes: query.memory_max_bytes,
+        series_max: query.series_max,
+        concurrency_max: query.concurrency_max,
+        subquery_step: query.subquery_step,
+        delayed_name_removal: on(Feature::DelayedNameRemoval),
+        ..EngineOptions::default()
+    };
+    options.parse.experimental_functions = on(Feature::ExperimentalFunctions);
+    options.parse.fill_modifiers = on(Feature::FillModifiers);
+    options
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    let write = &config.write;
+    HttpLimits {
+        connections_max: config.connections_max,
+        write_body_max_bytes: write.body_bytes_max,
+        write_decoded_max_bytes: write.decompressed_bytes_max,
+        writes_in_flight_max: write.inflight_max,
+        decode: DecodeLimits {
+            labels_per_series_max: write.labels_max,
+            label_name_bytes_max: write.label_name_bytes_max,
+            label_value_bytes_max: write.label_value_bytes_max,
+            series_per_request_max: write.series_max,
+            ..DecodeLimits::default()
+        },
+        cors: match config.cors_origins.as_slice() {
+            [] => CorsOrigins::Any,
+            origins => CorsOrigins::List(origins.to_vec()),
+        },
+        ..HttpLimits::default()
+    }
+}

@@ -1,0 +1,362 @@
+//! Appending a batch: resolve all series, then apply and log shard by shard.
+
+use std::{hint::black_box, sync::atomic::Ordering};
+
+use chronolith_model::{Labels, Sample, TenantId, TimeRange, Timestamp};
+use chronolith_storage::{AppendOutcome, RejectReason, WriteBatch};
+use chronolith_wal::{Batch, ShardLog};
+
+use crate::{
+    error::Error,
+    head::{Head, Identity},
+    options::SHARDS,
+    series::{Series, Verdict},
+    shard::{Ref, ShardState},
+    stats::Counters,
+    tenant::Tenant,
+};
+
+/// Series whose memory is fetched ahead of their appends.
+const AHEAD: usize = 32;
+/// How often a series that is removed under an append is looked up again.
+const ATTEMPTS_MAX: usize = 4;
+
+/// An applied batch.
+#[derive(Debug)]
+pub struct Applied {
+    /// What became of the samples.
+    pub outcome: AppendOutcome,
+    /// The log's batch that covers all that was stored or found to be there.
+    pub batch: Batch,
+}
+
+/// Where an entry of a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Unknown,
+    Refused,
+    Series(Ref),
+}
+
+/// The times a sample may have.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    floor: Timestamp,
+    max: Timestamp,
+}
+
+impl Bounds {
+    #[inline]
+    fn check(self, t: Timestamp) -> Result<(), RejectReason> {
+        if t > self.max {
+            return Err(RejectReason::TooFarInFuture);
+        }
+        if t < self.floor {
+            return Err(RejectReason::OutOfBounds);
+        }
+        Ok(())
+    }
+}
+
+/// One call of [`Head::append`].
+struct Append<'a> {
+    head: &'a Head,
+    tenant: &'a Tenant,
+    batch: &'a WriteBatch<'a>,
+    bounds: Bounds,
+    targets: Vec<Target>,
+    /// Entries by shard.
+    order: Vec<u32>,
+    /// Entries whose series was removed meanwhile.
+    lost: Vec<u32>,
+    /// Refusals whose labels are not looked up yet.
+    refusals: Vec<(RejectReason, usize, Option<Ref>)>,
+    outcome: AppendOutcome,
+    covered: Batch,
+    times: TimeRange,
+    created: bool,
+}
+
+impl Head {
+    /// Applies `batch` for `tenant` and queues it for the log. See `storage::append` for the contract.
+    ///
+    /// # Errors
+    /// When nothing is taken at the moment; nothing has been applied then.
+    pub fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<Applied, Error> {
+        self.admit()?;
+        let tenant = self.tenants.get_or_create(tenant, || self.env.rng.next_u64())?;
+        let max = self.env.clock.now_ms().saturating_add(self.options.future_ms_max);
+        let mut append = Append {
+            head: self,
+            tenant: &tenant,
+            batch,
+            bounds: Bounds { floor: self.floor(), max },
+            targets: vec![Target::Unknown; batch.series.len()],
+            order: Vec::with_capacity(batch.series.len()),
+            lost: Vec::new(),
+            refusals: Vec::new(),
+            outcome: AppendOutcome::default(),
+            covered: Batch::default(),
+            times: TimeRange::new(Timestamp::MAX, Timestamp::MIN),
+            created: false,
+        };
+        append.resolve();
+        append.find_or_create((0..batch.series.len()).collect());
+        append.apply((0..batch.series.len()).collect());
+        for _ in 0..ATTEMPTS_MAX {
+            let lost: Vec<usize> = append.lost.drain(..).map(|entry| entry as usize).collect();
+            if lost.is_empty() {
+                break;
+            }
+            lost.iter().for_each(|entry| append.targets[*entry] = Target::Unknown);
+            append.find_or_create(lost.clone());
+            append.apply(lost);
+        }
+        Ok(append.finish())
+    }
+}
+
+impl Append<'_> {
+    /// Looks up all keys at once: neighbouring lookups overlap in memory.
+    fn resolve(&mut self) {
+        let lookup = self.head.aliases.lookup();
+        for (entry, target) in self.batch.series.iter().zip(&mut self.targets) {
+            if let Some(reference) = lookup.get(self.tenant.salted(entry.key)) {
+                *target = Target::Series(Ref(reference));
+            }
+        }
+    }
+
+    fn samples(&self, entry: usize) -> &[Sample] {
+        let range = &self.batch.series[entry].samples;
+        self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// Finds those of `entries` that are unknown by their labels.
+    fn find_or_create(&mut self, entries: Vec<usize>) {
+        for entry in entries {
+            if self.targets[entry] != Target::Unknown {
+                continue;
+            }
+            self.targets[entry] = match self.find_or_create_one(entry) {
+                Ok(reference) => {
+                    let key = self.tenant.salted(self.batch.series[entry].key);
+                    self.head.aliases.insert(key, reference.0, self.tenant.series());
+                    Target::Series(reference)
+                }
+                Err(reason) => {
+                    self.refuse(reason, entry, None, self.samples(entry).len() as u64);
+                    Target::Refused
+                }
+            };
+        }
+    }
+
+    fn find_or_create_one(&mut self, entry: usize) -> Result<Ref, RejectReason> {
+        // A series is made only for a sample that may be stored.
+        let bounds = self.bounds;
+        let mut checks = self.samples(entry).iter().map(|sample| bounds.check(sample.timestamp));
+        let labels = self.batch.labels.labels(entry)?;
+        match checks.next() {
+            Some(Err(reason)) if checks.all(|check| check.is_err()) => {
+                if let Some(reference) = self.head.find(self.tenant, &labels) {
+                    return Ok(reference);
+                }
+                return Err(reason);
+            }
+            _ => {}
+        }
+        let (reference, created) = self.head.find_or_create(self.tenant, &labels, None)?;
+        self.created |= created;
+        Ok(reference)
+    }
+
+    /// Applies `entries`, which have their targets.
+    fn apply(&mut self, entries: Vec<usize>) {
+        let mut starts = [0; SHARDS + 1];
+        for entry in &entries {
+            if let Target::Series(reference) = self.targets[*entry] {
+                starts[reference.shard() + 1] += 1;
+            }
+        }
+        for shard in 0..SHARDS {
+            starts[shard + 1] += starts[shard];
+        }
+        let mut next = starts;
+        self.order.clear();
+        self.order.resize(starts[SHARDS], 0);
+        for entry in &entries {
+            if let Target::Series(reference) = self.targets[*entry] {
+                let at = &mut next[reference.shard()];
+                self.order[*at] = u32::try_from(*entry).expect("a batch has fewer entries");
+                *at += 1;
+            }
+        }
+        let order = std::mem::take(&mut self.order);
+        for (shard, ends) in starts.windows(2).enumerate() {
+            let entries = &order[ends[0]..ends[1]];
+            if entries.is_empty() {
+                continue;
+            }
+            let shard = &self.head.shards[shard];
+            let mut state = shard.lock();
+            for block in entries.chunks(AHEAD) {
+                self.apply_block(&mut state, block);
+            }
+            self.covered = self.covered.max(state.log.ticket());
+            shard.publish(&state);
+        }
+        self.order = order;
+    }
+
+    fn apply_block(&mut self, state: &mut ShardState, block: &[u32]) {
+        let mut touched = 0;
+        for entry in block {
+            if let Target::Series(reference) = self.targets[*entry as usize]
+                && let Some((series, _)) = state.slab.get(reference.slot())
+            {
+                touched ^= series.touch();
+            }
+        }
+        black_box(touched);
+        for entry in block {
+            let entry = *entry as usize;
+            let Target::Series(reference) = self.targets[entry] else { continue };
+            let ShardState { slab, accounts, log } = &mut *state;
+            let Some((series, closed)) = slab.get_mut(reference.slot()) else {
+                self.lost.push(u32::try_from(entry).expect("a batch has fewer entries"));
+                continue;
+            };
+            let range = &self.batch.series[entry].samples;
+            let samples = self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default();
+            for sample in samples {
+                if let Err(reason) = self.bounds.check(sample.timestamp) {
+                    self.refuse(reason, entry, Some(reference), 1);
+                    continue;
+                }
+                match series.offer(closed, sample.timestamp, sample.value.to_bits(), accounts) {
+                    Verdict::Stored => {
+                        self.outcome.stored += 1;
+                        self.times.min = self.times.min.min(sample.timestamp);
+                        self.times.max = self.times.max.max(sample.timestamp);
+                        if series.defined != log.epoch() {
+                            define(self.tenant, series, reference, log);
+                        }
+                        log.sample(reference.0, sample.timestamp, sample.value);
+                    }
+                    Verdict::Duplicate => self.outcome.duplicates += 1,
+                    Verdict::OutOfOrder => self.refuse(RejectReason::OutOfOrder, entry, Some(reference), 1),
+                    Verdict::Conflict(existing) => {
+                        let (timestamp, existing) = (sample.timestamp, f64::from_bits(existing));
+                        let reason =
+                            RejectReason::DuplicateTimestamp { timestamp, existing, new: sample.value };
+                        self.refuse(reason, entry, Some(reference), 1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: RejectReason, entry: usize, reference: Option<Ref>, samples: u64) {
+        self.head.counters.rejected(&reason, samples);
+        self.outcome.rejected += samples;
+        if self.refusals.len() < AppendOutcome::REJECTIONS_MAX {
+            self.refusals.push((reason, entry, reference));
+        }
+    }
+
+    fn finish(mut self) -> Applied {
+        // Removed again and again under this call: as if retention had taken them right after.
+        for entry in std::mem::take(&mut self.lost) {
+            let samples = self.samples(entry as usize).len() as u64;
+            self.refuse(RejectReason::OutOfBounds, entry as usize, None, samples);
+        }
+        if self.outcome.stored > 0 {
+            self.head.saw_times(self.times);
+        }
+        Counters::add(&self.head.counters.duplicates, self.outcome.duplicates);
+        if self.created {
+            self.head.measure_tables();
+        }
+        let mut refusals = std::mem::take(&mut self.refusals);
+        refusals.sort_by_key(|(_, entry, _)| *entry);
+        let mut outcome = self.outcome;
+        for (reason, entry, reference) in refusals {
+            let labels = match reference {
+                Some(reference) => self.tenant.index.read().labels(reference.0),
+                None => self.batch.labels.labels(entry).ok(),
+            };
+            // Counted above.
+            outcome.reject(reason, entry, labels.as_ref(), 0);
+        }
+        Applied { outcome, batch: self.covered }
+    }
+}
+
+/// Logs what the series is, for the segment its next sample will be in.
+#[cold]
+fn define(tenant: &Tenant, series: &mut Series, reference: Ref, log: &mut ShardLog) {
+    let index = tenant.index.read();
+    let pairs = index.pairs_of(reference.0).expect("a series in a shard is in its tenant's index");
+    log.define(reference.0, tenant.id.as_str(), pairs);
+    series.defined = log.epoch();
+}
+
+impl Head {
+    /// The series with `labels`.
+    pub(crate) fn find(&self, tenant: &Tenant, labels: &Labels) -> Option<Ref> {
+        let hash = tenant.stable_hash(labels);
+        let identities = self.identities[hash as usize % SHARDS].lock();
+        let half = (hash >> 32) as u32;
+        let index = tenant.index.read();
+        identities
+            .0
+            .find(Identity::spread(half), |known| known.hash == half && index.has_labels(known.reference, labels))
+            .map(|known| Ref(known.reference))
+    }
+
+    /// The series with `labels`, made if need be, with the number `wanted` or the next one; and whether it was made.
+    pub(crate) fn find_or_create(
+        &self,
+        tenant: &Tenant,
+        labels: &Labels,
+        wanted: Option<Ref>,
+    ) -> Result<(Ref, bool), RejectReason> {
+        let hash = tenant.stable_hash(labels);
+        let home = hash as usize % SHARDS;
+        let half = (hash >> 32) as u32;
+        let mut identities = self.identities[home].lock();
+        let known = {
+            let index = tenant.index.read();
+            identities.0.find(Identity::spread(half), |known| {
+                known.hash == half && index.has_labels(known.reference, labels)
+            })
+        };
+        if let Some(known) = known {
+            return Ok((Ref(known.reference), false));
+        }
+        let limit = self.options.series_max as u64;
+        if tenant.series() as u64 >= limit && wanted.is_none() {
+            return Err(RejectReason::SeriesLimit { limit });
+        }
+        let reference = {
+            let shard = &self.shards[wanted.map_or(home, Ref::shard)];
+            let mut state = shard.lock();
+            let slot = wanted.map_or(state.slab.next(), Ref::slot);
+            if slot > Ref::SLOT_MAX {
+                return Err(RejectReason::SeriesLimit { limit: u64::from(Ref::SLOT_MAX) * SHARDS as u64 });
+            }
+            if !state.slab.insert(slot, tenant.number) {
+                let taken = "series number is taken by another series".to_owned();
+                return Err(RejectReason::InvalidLabels(taken));
+            }
+            shard.publish(&state);
+            Ref::new(wanted.map_or(home, Ref::shard), slot)
+        };
+        tenant.change_index(|index| index.insert(reference.0, labels));
+        let identity = Identity { hash: half, reference: reference.0 };
+        identities.0.insert_unique(Identity::spread(half), identity, |known| Identity::spread(known.hash));
+        self.counters.series_created.fetch_add(1, Ordering::Relaxed);
+        Ok((reference, true))
+    }
+}

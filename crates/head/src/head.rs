@@ -1,0 +1,195 @@
+//! The head itself: what appends, queries, replay and truncation share.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+};
+
+use chronolith_env::Env;
+use chronolith_model::{TimeRange, Timestamp};
+use chronolith_storage::KeyHasher;
+use chronolith_wal::{CommitWaiter, LogSource, ShardLog, Turn};
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+
+use crate::{
+    alias::Aliases,
+    error::Error,
+    options::{HeadOptions, SHARDS},
+    shard::Shard,
+    stats::Counters,
+    tenant::Tenants,
+};
+
+/// Active series in memory. All methods may be called from any number of threads.
+///
+/// Lock order: identity table, then shard, then a tenant's index; alias tables are locked alone. Nobody waits for a
+/// shard while holding an index.
+#[derive(Debug)]
+pub struct Head {
+    pub(crate) options: HeadOptions,
+    pub(crate) env: Env,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) tenants: Tenants,
+    pub(crate) aliases: Aliases,
+    pub(crate) identities: Vec<Mutex<Identities>>,
+    pub(crate) shards: Vec<Shard>,
+    /// Samples older than this are refused and not shown.
+    floor: AtomicI64,
+    newest: AtomicI64,
+    oldest: AtomicI64,
+    /// Bytes of aliases and identities, as of the last series created or removed.
+    table_bytes: AtomicUsize,
+    pub(crate) counters: Counters,
+    log: OnceLock<CommitWaiter>,
+    closed: AtomicBool,
+    /// Taken by whoever drops old samples.
+    pub(crate) truncating: Mutex<()>,
+}
+
+/// Series by the hash of their labels, to find the series of labels that come in another spelling.
+#[derive(Debug, Default)]
+pub(crate) struct Identities(pub(crate) HashTable<Identity>);
+
+/// An entry of [`Identities`]: half of the hash; the labels are compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) hash: u32,
+    pub(crate) reference: u32,
+}
+
+impl Identity {
+    /// The table's hash of half a hash, spread over all bits.
+    pub(crate) fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Head {
+    /// An empty head. It takes samples once a log is attached.
+    #[must_use]
+    pub fn new(options: HeadOptions, env: Env) -> Self {
+        let floor = env.clock.now_ms().saturating_sub(options.retention_ms);
+        Self {
+            hasher: KeyHasher::new(env.rng.next_u64()),
+            options,
+            env,
+            tenants: Tenants::default(),
+            aliases: Aliases::new(),
+            identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            floor: AtomicI64::new(floor),
+            newest: AtomicI64::new(Timestamp::MIN),
+            oldest: AtomicI64::new(Timestamp::MAX),
+            table_bytes: AtomicUsize::new(0),
+            counters: Counters::default(),
+            log: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            truncating: Mutex::new(()),
+        }
+    }
+
+    /// The log to which this head is the source: from now on samples are taken.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn attach_log(&self, log: CommitWaiter) {
+        assert!(self.log.set(log).is_ok(), "a head has one log");
+    }
+
+    /// Takes no samples any more.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// The hasher for keys of series.
+    #[must_use]
+    pub fn key_hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
+    /// Whether samples are taken.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.log.get().ok_or(Error::Closed)?.admit()?;
+        if self.shards.iter().any(Shard::log_full) {
+            return Err(Error::LogBehind { bytes: chronolith_wal::SHARD_LOG_BYTES_MAX });
+        }
+        if self.bytes() >= self.options.memory_bytes_max {
+            return Err(Error::MemoryLimit { limit: self.options.memory_bytes_max });
+        }
+        Ok(())
+    }
+
+    /// Samples older than this, in milliseconds, are refused and not shown.
+    #[must_use]
+    pub fn floor(&self) -> Timestamp {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// Raises the floor; it never sinks.
+    pub(crate) fn raise_floor(&self, floor: Timestamp) {
+        self.floor.fetch_max(floor, Ordering::AcqRel);
+    }
+
+    /// The oldest and the newest sample; the oldest may have been dropped already.
+    #[must_use]
+    pub fn times(&self) -> Option<TimeRange> {
+        let newest = self.newest.load(Ordering::Acquire);
+        let oldest = self.oldest.load(Ordering::Acquire).max(self.floor());
+        (oldest <= newest).then_some(TimeRange::new(oldest, newest))
+    }
+
+    pub(crate) fn saw_times(&self, times: TimeRange) {
+        // Looked at first: the line is shared by all appends and seldom changes.
+        if times.max > self.newest.load(Ordering::Relaxed) {
+            self.newest.fetch_max(times.max, Ordering::AcqRel);
+        }
+        if times.min < self.oldest.load(Ordering::Relaxed) {
+            self.oldest.fetch_min(times.min, Ordering::AcqRel);
+        }
+    }
+
+    /// The newest timestamp of all samples.
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Live series.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.tenants.all().iter().map(|tenant| tenant.series()).sum()
+    }
+
+    /// Bytes of samples, states, labels and indexes: what the memory limit is compared with.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let shards: usize = self.shards.iter().map(|shard| shard.chunk_bytes() + shard.slab_bytes()).sum();
+        shards + self.tenants.index_bytes() + self.table_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Measures what is too dear to follow step by step.
+    pub(crate) fn measure_tables(&self) {
+        let identities: usize = self.identities.iter().map(|table| table.lock().0.allocation_size()).sum();
+        self.table_bytes.store(identities + self.aliases.bytes(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.table_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl LogSource for Head {
+    fn take(&self, shard: usize, turn: Turn, into: &mut ShardLog) {
+        let Some(shard) = self.shards.get(shard) else { return };
+        let mut state = shard.lock();
+        state.log.hand_over(turn, into);
+        shard.publish(&state);
+    }
+}
+

@@ -1,0 +1,32 @@
+//! Limits of the head.
+
+/// Shards. Part of the data directory's format: a series' number names its shard in its lowest bits.
+pub const SHARDS: usize = 16;
+const _: () = assert!(SHARDS.is_power_of_two());
+
+/// Most tenants a head knows.
+pub const TENANTS_MAX: usize = 10_000;
+
+/// Limits of the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadOptions {
+    /// How long samples are kept, in milliseconds.
+    pub retention_ms: i64,
+    /// Most bytes of samples, states, labels and indexes; see [`crate::Head::bytes`].
+    pub memory_bytes_max: usize,
+    /// Most series of one tenant.
+    pub series_max: usize,
+    /// How far a sample may be ahead of the clock, in milliseconds.
+    pub future_ms_max: i64,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self {
+            retention_ms: 15 * 24 * 3600 * 1000,
+            memory_bytes_max: 1 << 30,
+            series_max: 5_000_000,
+            future_ms_max: 10 * 60 * 1000,
+        }
+    }
+}

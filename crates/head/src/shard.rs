@@ -1,0 +1,74 @@
+//! A shard: some of the series, and what of them is not logged yet, under one lock.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use chronolith_wal::ShardLog;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::{options::SHARDS, series::Accounts, slab::Slab};
+
+/// A series' number: its slot above, its shard in the lowest bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ref(pub(crate) u32);
+
+impl Ref {
+    /// Slots beyond this do not fit into a number.
+    pub(crate) const SLOT_MAX: u32 = u32::MAX / SHARDS as u32 - 1;
+
+    pub(crate) fn new(shard: usize, slot: u32) -> Self {
+        Self(slot * SHARDS as u32 + shard as u32)
+    }
+
+    #[inline]
+    pub(crate) const fn shard(self) -> usize {
+        self.0 as usize % SHARDS
+    }
+
+    #[inline]
+    pub(crate) const fn slot(self) -> u32 {
+        self.0 / SHARDS as u32
+    }
+}
+
+/// One shard.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    state: Mutex<ShardState>,
+    /// Copies of what the lock guards, for those who only want to know.
+    chunk_bytes: AtomicUsize,
+    slab_bytes: AtomicUsize,
+    log_full: AtomicBool,
+}
+
+/// What the lock guards.
+#[derive(Debug, Default)]
+pub(crate) struct ShardState {
+    pub(crate) slab: Slab,
+    pub(crate) accounts: Accounts,
+    pub(crate) log: ShardLog,
+}
+
+impl Shard {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ShardState> {
+        self.state.lock()
+    }
+
+    /// Publishes what `state` has come to; to be called before its lock is released.
+    pub(crate) fn publish(&self, state: &ShardState) {
+        self.chunk_bytes.store(state.accounts.bytes, Ordering::Relaxed);
+        self.slab_bytes.store(state.slab.bytes(), Ordering::Relaxed);
+        self.log_full.store(state.log.is_full(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn slab_bytes(&self) -> usize {
+        self.slab_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn log_full(&self) -> bool {
+        self.log_full.load(Ordering::Relaxed)
+    }
+}

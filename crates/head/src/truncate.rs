@@ -1,0 +1,192 @@
+//! Dropping what is too old, or too much.
+
+use std::collections::BTreeMap;
+
+use chronolith_model::Timestamp;
+use roaring::RoaringBitmap;
+
+use crate::{
+    head::{Head, Identity},
+    options::SHARDS,
+    series::{Accounts, ClosedChunk},
+    shard::Ref,
+    stats::Counters,
+};
+
+/// Above this share of the memory limit, in percent, old samples are dropped ...
+const MEMORY_HIGH_PERCENT: usize = 95;
+/// ... until no more than this is taken.
+const MEMORY_LOW_PERCENT: usize = 90;
+/// The floor moves by multiples of this when memory is short, in milliseconds.
+const FLOOR_STEP_MS: i64 = 60_000;
+/// The open chunk of a series without a sample for so long is cut to its size.
+const QUIET_MS: i64 = 3_600_000;
+
+/// What a truncation did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Truncation {
+    /// Samples older than this are gone, milliseconds.
+    pub floor: Timestamp,
+    /// The floor was raised beyond retention, because of the memory limit: it is to be logged.
+    pub by_memory: bool,
+    /// Series that had nothing left and were removed.
+    pub series_removed: usize,
+}
+
+impl Head {
+    /// Drops chunks older than retention, then more if the memory limit is near, then series that have nothing left.
+    pub fn truncate(&self) -> Truncation {
+        let now = self.env.clock.now_ms();
+        self.raise_floor(now.saturating_sub(self.options.retention_ms));
+        let mut series_removed = self.sweep(now);
+        let by_memory = self.enforce_memory();
+        if by_memory {
+            series_removed += self.sweep(now);
+        }
+        Truncation { floor: self.floor(), by_memory, series_removed }
+    }
+
+    /// Whether memory is short enough for [`Head::truncate`] to drop more than retention asks for.
+    #[must_use]
+    pub fn memory_short(&self) -> bool {
+        self.bytes() > self.options.memory_bytes_max / 100 * MEMORY_HIGH_PERCENT
+    }
+
+    /// Drops the oldest closed chunks if memory is short; says whether it did.
+    pub(crate) fn enforce_memory(&self) -> bool {
+        if !self.memory_short() {
+            return false;
+        }
+        let _one_at_a_time = self.truncating.lock();
+        let target = self.options.memory_bytes_max / 100 * MEMORY_LOW_PERCENT;
+        let excess = self.bytes().saturating_sub(target);
+        if !self.memory_short() {
+            return false;
+        }
+        let Some(floor) = self.floor_that_frees(excess) else { return false };
+        if floor <= self.floor() {
+            return false;
+        }
+        self.raise_floor(floor);
+        Counters::add(&self.counters.memory_truncations, 1);
+        for number in 0..self.shards.len() {
+            self.drop_chunks(number, floor, None);
+        }
+        true
+    }
+
+    /// The lowest floor under which closed chunks of `excess` bytes lie; as many as there are if they are too few.
+    fn floor_that_frees(&self, excess: usize) -> Option<Timestamp> {
+        let mut by_age: BTreeMap<i64, usize> = BTreeMap::new();
+        let step = |chunk: &ClosedChunk| chunk.max().div_euclid(FLOOR_STEP_MS) + 1;
+        for shard in &self.shards {
+            let pages = shard.lock().slab.pages();
+            for page in 0..pages {
+                shard.lock().slab.for_each(page, |_, _, closed| {
+                    for chunk in closed {
+                        *by_age.entry(step(chunk)).or_default() += chunk.memory();
+                    }
+                });
+            }
+        }
+        let mut freed = 0;
+        let mut last = None;
+        for (step, bytes) in by_age {
+            freed += bytes;
+            last = step.checked_mul(FLOOR_STEP_MS);
+            if freed >= excess {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Drops all chunks below the floor and the series that are left without one.
+    fn sweep(&self, now: Timestamp) -> usize {
+        let floor = self.floor();
+        let mut empty = Vec::new();
+        for number in 0..self.shards.len() {
+            empty.extend(self.drop_chunks(number, floor, Some(now.saturating_sub(QUIET_MS))));
+        }
+        self.remove_series(&empty)
+    }
+
+    /// Drops the chunks of a shard below `floor`, page by page so that nobody waits long; returns the series that have
+    /// none left. Series without a sample since `quiet` give back the room in their open chunk.
+    fn drop_chunks(&self, number: usize, floor: Timestamp, quiet: Option<Timestamp>) -> Vec<Ref> {
+        let mut empty = Vec::new();
+        let shard = &self.shards[number];
+        let pages = shard.lock().slab.pages();
+        for page in 0..pages {
+            let mut state = shard.lock();
+            let state = &mut *state;
+            let accounts: &mut Accounts = &mut state.accounts;
+            state.slab.for_each_mut(page, |slot, series, closed| {
+                series.truncate(closed, floor, accounts);
+                match (series.last(), quiet) {
+                    (None, _) => empty.push(Ref::new(number, slot)),
+                    (Some(last), Some(quiet)) if last < quiet => series.shrink(accounts),
+                    _ => {}
+                }
+            });
+            shard.publish(state);
+        }
+        empty
+    }
+
+    /// Removes all series that have no sample.
+    pub(crate) fn remove_empty_series(&self) {
+        self.sweep(self.env.clock.now_ms());
+    }
+
+    /// Removes those of `candidates` that still have no sample.
+    fn remove_series(&self, candidates: &[Ref]) -> usize {
+        let mut removed = RoaringBitmap::new();
+        for reference in candidates {
+            if self.remove_one(*reference) {
+                removed.insert(reference.0);
+            }
+        }
+        if removed.is_empty() {
+            return 0;
+        }
+        self.aliases.remove(|reference| removed.contains(reference));
+        // Free the pages that became empty.
+        for shard in &self.shards {
+            let mut state = shard.lock();
+            for page in 0..state.slab.pages() {
+                state.slab.release_if_empty(page);
+            }
+            shard.publish(&state);
+        }
+        self.measure_tables();
+        Counters::add(&self.counters.series_removed, removed.len());
+        removed.len() as usize
+    }
+
+    fn remove_one(&self, reference: Ref) -> bool {
+        let shard = &self.shards[reference.shard()];
+        let Some(number) = shard.lock().slab.get(reference.slot()).map(|(series, _)| series.tenant) else {
+            return false;
+        };
+        let Some(tenant) = self.tenants.by_number(number) else { return false };
+        let Some(labels) = tenant.index.read().labels(reference.0) else { return false };
+        let hash = tenant.stable_hash(&labels);
+        let half = (hash >> 32) as u32;
+        // Whoever creates a series of these labels waits here, and whoever has found it before finds it gone below.
+        let mut identities = self.identities[hash as usize % SHARDS].lock();
+        let mut state = shard.lock();
+        let state = &mut *state;
+        if !state.slab.vacate_if_empty(reference.slot(), &mut state.accounts) {
+            return false;
+        }
+        shard.publish(state);
+        tenant.change_index(|index| index.remove(reference.0));
+        if let Ok(entry) =
+            identities.0.find_entry(Identity::spread(half), |known| known.reference == reference.0)
+        {
+            entry.remove();
+        }
+        true
+    }
+}

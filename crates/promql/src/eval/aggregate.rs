@@ -1,0 +1,328 @@
+//! Aggregations that fold series into groups one by one: `sum`, `avg`, `count`, `min`, `max`, `group`, `stddev`,
+//! `stdvar`. A group's series are folded in their order on one thread, whatever the number of threads.
+
+use chronolith_model::{Labels, METRIC_NAME};
+use chronolith_syntax::ast::{AggregateOp, Grouping};
+use hashbrown::HashMap;
+use rayon::{ThreadPool, prelude::*};
+
+use super::{Executor, Scope, stream::Sink};
+use crate::{
+    api::QueryError,
+    functions::numeric::{Kahan, Mean},
+    plan::{Aggregate, Node},
+    series::{ABSENT, Column, SeriesColumn, is_absent, not_absent},
+};
+
+/// The labels of groups, and which series belongs to which.
+#[derive(Debug)]
+pub(super) struct Groups<'a> {
+    grouping: &'a Grouping,
+    by_labels: HashMap<Labels, usize>,
+    /// In the order of their first series.
+    pub(super) labels: Vec<Labels>,
+}
+
+impl<'a> Groups<'a> {
+    pub(super) fn new(grouping: &'a Grouping) -> Self {
+        Self { grouping, by_labels: HashMap::new(), labels: Vec::new() }
+    }
+
+    /// The group of the series with these labels.
+    pub(super) fn of(&mut self, labels: &Labels) -> usize {
+        let key = group_labels(self.grouping, labels);
+        if let Some(known) = self.by_labels.get(&key) {
+            return *known;
+        }
+        self.by_labels.insert(key.clone(), self.labels.len());
+        self.labels.push(key);
+        self.labels.len() - 1
+    }
+}
+
+/// The labels that the group of a series has.
+pub(super) fn group_labels(grouping: &Grouping, labels: &Labels) -> Labels {
+    if grouping.without {
+        labels.retain(|name| name != METRIC_NAME && !grouping.labels.iter().any(|label| label == name))
+    } else if grouping.labels.is_empty() {
+        Labels::empty()
+    } else {
+        labels.retain(|name| grouping.labels.iter().any(|label| label == name))
+    }
+}
+
+/// Mean and squared differences from it (Welford's algorithm), one value after the other.
+#[derive(Clone, Copy, Debug)]
+struct Welford {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Welford {
+    /// One value; what is not finite makes everything NaN.
+    const fn of(first: f64) -> Self {
+        Self { count: 1.0, mean: first, squares: if first.is_finite() { 0.0 } else { f64::NAN } }
+    }
+
+    fn add(&mut self, x: f64) {
+        self.count += 1.0;
+        let delta = x - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (x - self.mean);
+    }
+
+    fn variance(&self) -> f64 {
+        self.squares / self.count
+    }
+
+    fn deviation(&self) -> f64 {
+        self.variance().sqrt()
+    }
+}
+
+/// The running state of one group, by step.
+#[derive(Debug)]
+struct Fold {
+    drop_name: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The sum is [`ABSENT`] before the first value.
+    Sum(Vec<Kahan>),
+    Avg(Vec<Option<Mean>>),
+    Count(Vec<f64>),
+    Min(Vec<f64>),
+    Max(Vec<f64>),
+    Group(Vec<f64>),
+    Stdvar(Vec<Option<Welford>>),
+    Stddev(Vec<Option<Welford>>),
+}
+
+impl State {
+    /// The state of operator `op` before any value.
+    fn new(op: AggregateOp, steps: usize) -> Self {
+        match op {
+            AggregateOp::Sum => Self::Sum(vec![Kahan::starting_with(ABSENT); steps]),
+            AggregateOp::Avg => Self::Avg(vec![None; steps]),
+            AggregateOp::Count => Self::Count(vec![0.0; steps]),
+            AggregateOp::Min => Self::Min(vec![ABSENT; steps]),
+            AggregateOp::Max => Self::Max(vec![ABSENT; steps]),
+            AggregateOp::Stdvar => Self::Stdvar(vec![None; steps]),
+            AggregateOp::Stddev => Self::Stddev(vec![None; steps]),
+            _ => Self::Group(vec![ABSENT; steps]),
+        }
+    }
+
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Sum(sums) => sums.len() * size_of::<Kahan>(),
+            Self::Avg(means) => means.len() * size_of::<Option<Mean>>(),
+            Self::Stdvar(spreads) | Self::Stddev(spreads) => spreads.len() * size_of::<Option<Welford>>(),
+            Self::Count(values) | Self::Min(values) | Self::Max(values) | Self::Group(values) => {
+                values.len() * size_of::<f64>()
+            }
+        }
+    }
+
+    fn push(&mut self, values: &[f64]) {
+        match self {
+            Self::Sum(sums) => each(sums, values, |sum, v| {
+                if is_absent(sum.sum) { *sum = Kahan::starting_with(v) } else { sum.add(v) }
+            }),
+            Self::Avg(means) => each(means, values, |mean, v| match mean {
+                Some(mean) => mean.add(v),
+                None => *mean = Some(Mean::of(v)),
+            }),
+            Self::Count(counts) => each(counts, values, |count, _| *count += 1.0),
+            // NaN only as long as there is nothing else; an absent step is a NaN too.
+            Self::Min(least) => each(least, values, |least, v| {
+                if least.is_nan() || *least > v {
+                    *least = v;
+                }
+            }),
+            Self::Max(most) => each(most, values, |most, v| {
+                if most.is_nan() || *most < v {
+                    *most = v;
+                }
+            }),
+            Self::Group(ones) => each(ones, values, |one, _| *one = 1.0),
+            Self::Stdvar(spreads) | Self::Stddev(spreads) => {
+                each(spreads, values, |spread, v| match spread {
+                    Some(spread) => spread.add(v),
+                    None => *spread = Some(Welford::of(v)),
+                })
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<f64> {
+        let spread = |spreads: Vec<Option<Welford>>, of: fn(&Welford) -> f64| {
+            spreads
+                .iter()
+                .map(|spread| spread.as_ref().map_or(ABSENT, |spread| not_absent(of(spread))))
+                .collect()
+        };
+        match self {
+            Self::Sum(sums) => (sums.into_iter())
+                .map(|sum| if is_absent(sum.sum) { ABSENT } else { not_absent(sum.sum + sum.lost) })
+                .collect(),
+            Self::Avg(means) => {
+                means.iter().map(|mean| mean.map_or(ABSENT, |mean| not_absent(mean.value()))).collect()
+            }
+            Self::Count(counts) => {
+                counts.into_iter().map(|count| if count == 0.0 { ABSENT } else { count }).collect()
+            }
+            Self::Min(values) | Self::Max(values) | Self::Group(values) => values,
+            Self::Stdvar(spreads) => spread(spreads, Welford::variance),
+            Self::Stddev(spreads) => spread(spreads, Welford::deviation),
+        }
+    }
+}
+
+/// Calls `f` for each step that has a value.
+fn each<T>(state: &mut [T], values: &[f64], mut f: impl FnMut(&mut T, f64)) {
+    for (state, value) in state.iter_mut().zip(values) {
+        if !is_absent(*value) {
+            f(state, *value);
+        }
+    }
+}
+
+impl Fold {
+    fn new(op: AggregateOp, steps: usize) -> Self {
+        Self { drop_name: false, state: State::new(op, steps) }
+    }
+
+    const fn bytes(&self) -> usize {
+        size_of::<Self>() + self.state.bytes()
+    }
+
+    fn push(&mut self, series: &SeriesColumn) {
+        self.drop_name |= series.drop_name;
+        self.state.push(series.column.values());
+    }
+
+    fn finish(self, labels: Labels) -> SeriesColumn {
+        SeriesColumn { labels, drop_name: self.drop_name, column: Column::from_values(self.state.finish()) }
+    }
+}
+
+/// Folds batches into groups.
+struct Folds<'a> {
+    op: AggregateOp,
+    steps: usize,
+    groups: Groups<'a>,
+    folds: Vec<Fold>,
+    pool: &'a ThreadPool,
+}
+
+impl Sink for Folds<'_> {
+    fn push(&mut self, batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
+        /// Values below which a second thread is not worth it.
+        const PARALLEL_VALUES: usize = 1 << 14;
+        let known = self.folds.len();
+        let mut order: Vec<(usize, u32)> = Vec::with_capacity(batch.len());
+        for (index, series) in batch.iter().enumerate() {
+            let group = self.groups.of(&series.labels);
+            if group == self.folds.len() {
+                self.folds.push(Fold::new(self.op, self.steps));
+            }
+            order.push((group, index as u32));
+        }
+        order.sort_unstable();
+        let mut folds = self.folds.iter_mut();
+        let mut passed = 0;
+        let mut work = Vec::new();
+        for members in order.chunk_by(|a, b| a.0 == b.0) {
+            let group = members[0].0;
+            work.extend(folds.nth(group - passed).map(|fold| (fold, members)));
+            passed = group + 1;
+        }
+        let fold = |(fold, members): (&mut Fold, &[(usize, u32)])| {
+            for (_, index) in members {
+                fold.push(&batch[*index as usize]);
+            }
+        };
+        if work.len() < 2 || batch.len().saturating_mul(self.steps) < PARALLEL_VALUES {
+            work.into_iter().for_each(fold);
+        } else {
+            self.pool.install(|| work.into_par_iter().for_each(fold));
+        }
+        Ok(Some(self.folds[known..].iter().map(Fold::bytes).sum()))
+    }
+}
+
+impl Executor<'_> {
+    pub(super) async fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        node: &Node,
+        scope: &mut Scope,
+    ) -> Result<Vec<SeriesColumn>, QueryError> {
+        match aggregate.op {
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
+                return self.ranked(aggregate, node, scope).await;
+            }
+            AggregateOp::Quantile => return self.quantile(aggregate, node, scope).await,
+            AggregateOp::CountValues => return self.count_values(aggregate, node, scope).await,
+            _ => {}
+        }
+        let mut folds = Folds {
+            op: aggregate.op,
+            steps: node.grid.count,
+            groups: Groups::new(&aggregate.grouping),
+            folds: Vec::new(),
+            pool: self.pool,
+        };
+        self.stream(&aggregate.input, scope, &mut folds).await?;
+        let Folds { folds, groups, .. } = folds;
+        Ok(folds.into_iter().zip(groups.labels).map(|(fold, labels)| fold.finish(labels)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fold(op: AggregateOp, values: &[f64]) -> f64 {
+        let mut fold = Fold::new(op, 1);
+        for v in values {
+            let column = Column::from_values(vec![*v]);
+            fold.push(&SeriesColumn { labels: Labels::empty(), drop_name: false, column });
+        }
+        fold.finish(Labels::empty()).column.values()[0]
+    }
+
+    #[test]
+    fn sums_are_compensated() {
+        assert_eq!(fold(AggregateOp::Sum, &[1e100, 1.0, -1e100]), 1.0);
+        assert_eq!(fold(AggregateOp::Sum, &[f64::INFINITY, 1.0]), f64::INFINITY);
+        assert!(fold(AggregateOp::Sum, &[f64::INFINITY, f64::NEG_INFINITY]).is_nan());
+        assert!(is_absent(fold(AggregateOp::Sum, &[ABSENT])));
+    }
+
+    #[test]
+    fn an_average_does_not_overflow() {
+        assert_eq!(fold(AggregateOp::Avg, &[1.7e308, 1.7e308, 1.7e308]), 1.7e308);
+        assert_eq!(fold(AggregateOp::Avg, &[f64::INFINITY, 1.0]), f64::INFINITY);
+        assert_eq!(fold(AggregateOp::Avg, &[1.0, ABSENT, 2.0]), 1.5);
+    }
+
+    #[test]
+    fn extremes_prefer_numbers_to_nan() {
+        assert_eq!(fold(AggregateOp::Min, &[f64::NAN, 2.0, 1.0, f64::NAN]), 1.0);
+        assert_eq!(fold(AggregateOp::Max, &[f64::NAN, 2.0, 1.0]), 2.0);
+        let only_nan = fold(AggregateOp::Max, &[f64::NAN]);
+        assert!(only_nan.is_nan() && !is_absent(only_nan));
+    }
+
+    #[test]
+    fn variance_of_what_is_not_finite_is_nan() {
+        assert_eq!(fold(AggregateOp::Stdvar, &[1.0, 3.0]), 1.0);
+        assert_eq!(fold(AggregateOp::Stddev, &[4.0]), 0.0);
+        assert!(fold(AggregateOp::Stddev, &[f64::INFINITY]).is_nan());
+    }
+}

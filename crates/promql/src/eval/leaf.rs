@@ -1,0 +1,385 @@
+//! Selectors, and range functions over them.
+
+use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
+
+use chronolith_model::{Labels, Sample, is_stale};
+use chronolith_storage::{Samples, SeriesBatch, SeriesSet};
+use chronolith_syntax::ast::Span;
+use rayon::prelude::*;
+
+use super::{
+    Executor, Scope, SharedLeaf,
+    names::{self, Unique, without_metadata},
+    series_bytes,
+    stream::{Collect, Sink},
+};
+use crate::{
+    annotations::Annotations,
+    api::{QueryError, RangeSeries},
+    functions::range::{self, RangeFunction},
+    limits::{Interrupt, Ledger, STAGE_EVALUATION},
+    plan::{Instants, Leaf, LeafFunction, Node},
+    series::{Column, Grid, KernelContext, SeriesColumn, WindowEnd, Windows},
+};
+
+/// Series one task works on. Fixed, so that results do not depend on the number of threads.
+const TASK_SERIES: usize = 32;
+/// Values that a batch of columns may have, about.
+const BATCH_VALUES: usize = 1 << 21;
+/// Series per batch, at least and at most.
+const BATCH_SERIES: Range<usize> = 64..8_192;
+/// Up to so many series are evaluated on the calling thread.
+const INLINE_SERIES: usize = 32;
+
+/// A leaf with its arguments evaluated.
+struct Job<'a> {
+    function: LeafFunction,
+    params: Vec<&'a [f64]>,
+    grid: Grid,
+    span: Span,
+    arg_spans: &'a [Span],
+    set: &'a dyn SeriesSet,
+    interrupt: &'a Interrupt,
+    ledger: &'a Ledger,
+    delayed_name_removal: bool,
+}
+
+/// What a task made of its series.
+struct Done {
+    series: Vec<SeriesColumn>,
+    samples: Vec<u64>,
+    notes: Annotations,
+    /// Type or unit was removed from some labels, so that names are not all that made them differ.
+    metadata_removed: bool,
+}
+
+impl Executor<'_> {
+    /// The value of a leaf, all series.
+    pub(super) async fn whole_leaf(
+        &mut self,
+        leaf: &Leaf,
+        node: &Node,
+        scope: &mut Scope,
+    ) -> Result<Vec<SeriesColumn>, QueryError> {
+        let spans: Vec<Span> = std::iter::once(node.span).chain(leaf.arg_spans.iter().copied()).collect();
+        if let Some(shared) = self.shared.get_mut(&leaf.id) {
+            scope.add(&shared.samples);
+            self.notes.merge(shared.notes.moved(&shared.spans, &spans));
+            shared.uses_left -= 1;
+            if shared.uses_left > 0 {
+                return Ok(shared.vector.clone());
+            }
+            return Ok(self.shared.remove(&leaf.id).map(|shared| shared.vector).unwrap_or_default());
+        }
+        let mut collect = Collect::default();
+        let mut own = Scope::new(node.grid);
+        let before = std::mem::take(&mut self.notes);
+        self.stream_leaf(leaf, node, &mut own, &mut collect).await?;
+        let notes = std::mem::replace(&mut self.notes, before);
+        self.notes.merge(notes.clone());
+        scope.add(&own.samples);
+        let uses_left = self.plan.leaf_uses[leaf.id] - 1;
+        if uses_left > 0 {
+            let vector = collect.vector.clone();
+            self.shared.insert(leaf.id, SharedLeaf { vector, samples: own.samples, notes, spans, uses_left });
+        }
+        Ok(collect.vector)
+    }
+
+    /// Hands the series of a leaf to `sink`, in batches, in the order of their labels.
+    pub(super) async fn stream_leaf(
+        &mut self,
+        leaf: &Leaf,
+        node: &Node,
+        scope: &mut Scope,
+        sink: &mut dyn Sink,
+    ) -> Result<(), QueryError> {
+        self.check_grid(node.grid)?;
+        let mut params = Vec::with_capacity(leaf.params.len());
+        for param in &leaf.params {
+            params.push(self.scalar(param, scope).await?);
+        }
+        let set = Arc::clone(&self.sets[leaf.selection]);
+        let job = Job {
+            function: leaf.function,
+            params: params.iter().map(Vec::as_slice).collect(),
+            grid: node.grid,
+            span: node.span,
+            arg_spans: &leaf.arg_spans,
+            set: &*set,
+            interrupt: self.interrupt,
+            ledger: self.ledger,
+            delayed_name_removal: self.delayed_name_removal,
+        };
+        let mut unique = Unique::default();
+        let may_collide = !self.plan.selections[leaf.selection].one_name;
+        let renames = !self.delayed_name_removal && job.drops_name();
+        let step = (BATCH_VALUES / node.grid.count.max(1)).clamp(BATCH_SERIES.start, BATCH_SERIES.end);
+        let mut next = 0;
+        while next < set.len() {
+            self.interrupt.check(STAGE_EVALUATION)?;
+            let indices = next..(next + step).min(set.len());
+            next = indices.end;
+            let held = self.ledger.held();
+            let lasts = job.lasts(indices.clone());
+            let done = if lasts.is_some() {
+                self.parallel(&job, None, lasts.as_deref(), &indices)?
+            } else {
+                let batch = self.interruptible(set.fetch(indices.clone())).await?;
+                self.parallel(&job, Some(&*batch), None, &indices)?
+            };
+            let mut vector = Vec::with_capacity(indices.len());
+            for task in done {
+                let task = task?;
+                if renames && (may_collide || task.metadata_removed) {
+                    task.series.iter().try_for_each(|series| unique.check(&series.labels))?;
+                }
+                scope.add(&task.samples);
+                self.notes.merge(task.notes);
+                vector.extend(task.series);
+            }
+            if let Some(bytes) = sink.push(vector)? {
+                self.ledger.release_to(held);
+                self.ledger.charge(0, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parallel(
+        &self,
+        job: &Job<'_>,
+        batch: Option<&dyn SeriesBatch>,
+        lasts: Option<&[Sample]>,
+        indices: &Range<usize>,
+    ) -> Result<Vec<Result<Done, QueryError>>, QueryError> {
+        let first = indices.start;
+        let task = |start: usize| {
+            let range = start..(start + TASK_SERIES).min(indices.end);
+            let lasts = lasts.map(|lasts| &lasts[range.start - first..range.end - first]);
+            job.run(batch, lasts, range)
+        };
+        if indices.len() <= INLINE_SERIES {
+            return Ok(indices.clone().step_by(TASK_SERIES).map(task).collect());
+        }
+        let starts: Vec<usize> = indices.clone().step_by(TASK_SERIES).collect();
+        Ok(self.pool.install(|| starts.into_par_iter().map(task).collect()))
+    }
+
+    /// Waits for storage, but no longer than until the query is canceled; what was waited for is dropped then.
+    pub(crate) async fn interruptible<T>(
+        &self,
+        mut future: chronolith_storage::BoxFuture<'_, Result<T, chronolith_storage::StorageError>>,
+    ) -> Result<T, QueryError> {
+        poll_fn(|context| {
+            if let Poll::Ready(result) = future.as_mut().poll(context) {
+                return Poll::Ready(result.map_err(QueryError::Storage));
+            }
+            self.interrupt.wake_on_cancel(context.waker());
+            match self.interrupt.check(STAGE_EVALUATION) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// The samples of a range selector at the top of an instant query.
+    pub(super) async fn raw_matrix(
+        &mut self,
+        leaf: &Leaf,
+        node: &Node,
+        scope: &mut Scope,
+    ) -> Result<Vec<RangeSeries>, QueryError> {
+        let LeafFunction::Range(_, windows) = leaf.function else { return Err(super::unexpected(node)) };
+        let set = Arc::clone(&self.sets[leaf.selection]);
+        let mut result = Vec::new();
+        let mut samples = Samples::default();
+        for start in (0..set.len()).step_by(BATCH_SERIES.start) {
+            let indices = start..(start + BATCH_SERIES.start).min(set.len());
+            let batch = self.interruptible(set.fetch(indices.clone())).await?;
+            for index in indices {
+                self.interrupt.check(STAGE_EVALUATION)?;
+                samples.clear();
+                batch.read(index, &mut samples).map_err(QueryError::Storage)?;
+                let window = windows.start(0)..=windows.end(0);
+                let points: Vec<(i64, f64)> = (samples.timestamps.iter().copied())
+                    .zip(samples.values.iter().copied())
+                    .filter(|(t, v)| window.contains(t) && *t != *window.start() && !is_stale(*v))
+                    .collect();
+                if points.is_empty() {
+                    continue;
+                }
+                self.ledger.charge(points.len(), points.len() * size_of::<(i64, f64)>())?;
+                scope.samples[0] += points.len() as u64;
+                result.push(RangeSeries { labels: set.labels(index), points });
+            }
+        }
+        Ok(result)
+    }
+}
+
+impl Job<'_> {
+    const fn drops_name(&self) -> bool {
+        match self.function {
+            LeafFunction::Latest(_) => false,
+            LeafFunction::LatestTimestamp(_) => true,
+            LeafFunction::Range(function, _) => !function.keeps_name(),
+        }
+    }
+
+    /// The newest samples of the series, if they are all the steps need.
+    fn lasts(&self, indices: Range<usize>) -> Option<Vec<Sample>> {
+        let (LeafFunction::Latest(instants) | LeafFunction::LatestTimestamp(instants)) = self.function else {
+            return None;
+        };
+        let first = end_of(instants.grid, instants.end, 0);
+        indices.map(|index| self.set.last_sample(index).filter(|last| last.timestamp <= first)).collect()
+    }
+
+    fn run(
+        &self,
+        batch: Option<&dyn SeriesBatch>,
+        lasts: Option<&[Sample]>,
+        indices: Range<usize>,
+    ) -> Result<Done, QueryError> {
+        let mut done = Done {
+            series: Vec::with_capacity(indices.len()),
+            samples: vec![0; self.grid.count],
+            notes: Annotations::default(),
+            metadata_removed: false,
+        };
+        let mut samples = Samples::default();
+        for (place, index) in indices.enumerate() {
+            self.interrupt.check(STAGE_EVALUATION)?;
+            samples.clear();
+            match (lasts, batch) {
+                (Some(lasts), _) => samples.push(lasts[place].timestamp, lasts[place].value),
+                (None, Some(batch)) => batch.read(index, &mut samples).map_err(QueryError::Storage)?,
+                (None, None) => {}
+            }
+            if samples.is_empty() {
+                continue;
+            }
+            let labels = self.set.labels(index);
+            let mut column = Column::absent(self.grid.count);
+            match self.function {
+                LeafFunction::Latest(instants) => {
+                    latest(&samples, &instants, &mut column, &mut done.samples, |_, value| value);
+                }
+                LeafFunction::LatestTimestamp(instants) => {
+                    latest(&samples, &instants, &mut column, &mut done.samples, |t, _| t as f64 / 1_000.0);
+                }
+                LeafFunction::Range(function, windows) => {
+                    self.range(function, &windows, &mut samples, &labels, &mut column, &mut done)?;
+                }
+            }
+            let present = column.present();
+            if present > 0 {
+                let series = self.named(labels, column, &mut done);
+                self.ledger.charge(present, series_bytes(&series))?;
+                done.series.push(series);
+            }
+        }
+        Ok(done)
+    }
+
+    fn range(
+        &self,
+        function: RangeFunction,
+        windows: &Windows,
+        samples: &mut Samples,
+        labels: &Labels,
+        column: &mut Column,
+        done: &mut Done,
+    ) -> Result<(), QueryError> {
+        remove_stale(samples);
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let largest = count_windows(&samples.timestamps, windows, &mut done.samples);
+        self.ledger.probe(largest)?;
+        let mut context = KernelContext {
+            notes: std::mem::take(&mut done.notes),
+            span: self.span,
+            args: self.arg_spans,
+            labels: Some(labels),
+            delayed_name_removal: self.delayed_name_removal,
+        };
+        let result = range::eval(function, &self.params, samples, windows, column, &mut context);
+        done.notes = context.notes;
+        result
+    }
+
+    fn named(&self, labels: Labels, column: Column, done: &mut Done) -> SeriesColumn {
+        if !self.drops_name() {
+            return SeriesColumn { labels, drop_name: false, column };
+        }
+        if self.delayed_name_removal {
+            return SeriesColumn { labels, drop_name: true, column };
+        }
+        let bare = without_metadata(&labels);
+        done.metadata_removed |= names::has_type_or_unit(&labels);
+        SeriesColumn { labels: bare, drop_name: false, column }
+    }
+}
+
+/// The time looked at by `step`.
+const fn end_of(grid: Grid, end: WindowEnd, step: usize) -> i64 {
+    match end {
+        WindowEnd::Offset(offset) => grid.time(step).saturating_sub(offset),
+        WindowEnd::Fixed(t) => t,
+    }
+}
+
+/// Gives each step `value` of the latest sample within the lookback, unless that is a stale marker.
+fn latest(
+    samples: &Samples,
+    instants: &Instants,
+    column: &mut Column,
+    counts: &mut [u64],
+    value: impl Fn(i64, f64) -> f64,
+) {
+    let mut seen = 0;
+    for (step, count) in counts.iter_mut().enumerate() {
+        let end = end_of(instants.grid, instants.end, step);
+        seen += samples.timestamps[seen..].iter().take_while(|t| **t <= end).count();
+        let Some(index) = seen.checked_sub(1) else { continue };
+        let (t, v) = (samples.timestamps[index], samples.values[index]);
+        if t > end.saturating_sub(instants.lookback) && !is_stale(v) {
+            column.set(step, value(t, v));
+            *count += 1;
+        }
+    }
+}
+
+/// Takes stale markers out.
+pub(super) fn remove_stale(samples: &mut Samples) {
+    if !samples.values.iter().any(|v| is_stale(*v)) {
+        return;
+    }
+    let mut kept = 0;
+    for index in 0..samples.len() {
+        if !is_stale(samples.values[index]) {
+            samples.values[kept] = samples.values[index];
+            samples.timestamps[kept] = samples.timestamps[index];
+            kept += 1;
+        }
+    }
+    samples.values.truncate(kept);
+    samples.timestamps.truncate(kept);
+}
+
+/// Adds to each step of `counts` how many samples its window has; the largest number of them.
+pub(super) fn count_windows(timestamps: &[i64], windows: &Windows, counts: &mut [u64]) -> usize {
+    let (mut low, mut high, mut largest) = (0, 0, 0);
+    for (step, count) in counts.iter_mut().enumerate() {
+        let (start, end) = (windows.start(step), windows.end(step));
+        high += timestamps[high..].iter().take_while(|t| **t <= end).count();
+        low += timestamps[low..high.max(low)].iter().take_while(|t| **t <= start).count();
+        let inside = high - low;
+        largest = largest.max(inside);
+        *count += inside as u64;
+    }
+    largest
+}

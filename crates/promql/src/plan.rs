@@ -1,0 +1,247 @@
+//! From the syntax tree to operators on grids.
+//!
+//! Planning fixes everything that depends on the query's times: durations, `@`, offsets, the grid of each operator.
+//! Parts that are the same at every step are evaluated once ([`Op::Repeat`]), constants are folded, equal selectors
+//! share one selection and equal leaves one evaluation.
+//!
+//! Map: [`build`] the recursion over the tree · [`calls`] function calls · [`duration`] duration expressions · [`fold`]
+//! constants and what is step-invariant.
+
+mod build;
+mod calls;
+pub(crate) mod duration;
+mod fold;
+
+use chronolith_model::{Labels, TimeRange};
+use chronolith_storage::SelectRequest;
+use chronolith_syntax::ast::{AggregateOp, BinaryOp, Expr, Grouping, Matching, Span, ValueType};
+
+pub(crate) use self::build::plan;
+use crate::{
+    functions::{instant::InstantFunction, range::RangeFunction},
+    series::{Grid, WindowEnd, Windows},
+};
+
+/// What a plan depends on besides the tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanOptions {
+    /// The steps of the query.
+    pub(crate) grid: Grid,
+    /// End of the query as asked for; it need not be a step.
+    pub(crate) end: i64,
+    /// Milliseconds between steps as asked for, 0 for an instant query.
+    pub(crate) step: i64,
+    /// How far instant selectors look back, milliseconds.
+    pub(crate) lookback: i64,
+    /// The step of subqueries that name none, milliseconds.
+    pub(crate) subquery_step: i64,
+}
+
+/// A query ready to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The operator whose value is the result.
+    pub(crate) root: Node,
+    /// What is read, each once.
+    pub(crate) selections: Vec<Selection>,
+    /// How many operators use the leaf of each id.
+    pub(crate) leaf_uses: Vec<usize>,
+    /// Everything that is read lies inside; `None` if nothing is.
+    pub(crate) range: Option<TimeRange>,
+}
+
+/// Series to select.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    /// For storage.
+    pub(crate) request: SelectRequest,
+    /// Where the first selector that asks for it stands.
+    pub(crate) span: Span,
+    /// All series have the same metric name: removing it cannot make two of them equal.
+    pub(crate) one_name: bool,
+}
+
+/// An operator on its grid.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// What it does.
+    pub(crate) op: Op,
+    /// The steps it has values for.
+    pub(crate) grid: Grid,
+    /// Where its expression stands.
+    pub(crate) span: Span,
+    /// The type of its value.
+    pub(crate) kind: ValueType,
+}
+
+/// The operators.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// A constant.
+    Number(f64),
+    /// A text.
+    String(String),
+    /// `time()`
+    Time,
+    /// Series straight from storage.
+    Leaf(Leaf),
+    /// The samples of a range selector as they are; only at the top of an instant query.
+    RawMatrix(Leaf),
+    /// A subquery as it is; only at the top of an instant query.
+    RawSubquery(Box<Node>),
+    /// A range function over a subquery.
+    OverSubquery(Box<OverSubquery>),
+    /// The value of an operator on a grid of one step, at every step.
+    Repeat(Box<Node>),
+    /// `-v`
+    Negate(Box<Node>),
+    /// Element by element, `function(vector, scalars...)`.
+    Instant(InstantFunction, Box<Node>, Vec<Node>),
+    /// A function of whole vectors.
+    Call(CallFunction, Vec<Node>),
+    /// 1 where the vector has no element.
+    Absent(Labels, Box<Node>),
+    /// An aggregation.
+    Aggregate(Box<Aggregate>),
+    /// Both sides scalar.
+    BinaryScalars(BinaryOp, Box<Node>, Box<Node>),
+    /// One side a vector.
+    BinaryScalar(Box<BinaryScalar>),
+    /// Both sides vectors.
+    BinaryVectors(Box<BinaryVectors>),
+}
+
+/// Functions that the evaluator implements, by whole vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallFunction {
+    Scalar,
+    Vector,
+    Timestamp,
+    LabelReplace,
+    LabelJoin,
+    HistogramQuantile,
+    HistogramQuantiles,
+    HistogramFraction,
+    /// `histogram_count` and the like, which skip floats.
+    HistogramOnly,
+    Sort {
+        descending: bool,
+    },
+    SortByLabel {
+        descending: bool,
+    },
+    MaxOf,
+    MinOf,
+}
+
+/// A selector with the function over it.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    /// Leaves of one id are equal.
+    pub(crate) id: usize,
+    /// Index into [`Plan::selections`].
+    pub(crate) selection: usize,
+    /// What becomes of the samples.
+    pub(crate) function: LeafFunction,
+    /// Its scalar arguments.
+    pub(crate) params: Vec<Node>,
+    /// Where all arguments stand.
+    pub(crate) arg_spans: Vec<Span>,
+}
+
+/// What becomes of the samples of a selector.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LeafFunction {
+    /// The latest sample within the lookback.
+    Latest(Instants),
+    /// When that sample was, in seconds.
+    LatestTimestamp(Instants),
+    /// A function of windows.
+    Range(RangeFunction, Windows),
+}
+
+/// At which times an instant selector looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instants {
+    /// The steps of the evaluation.
+    pub(crate) grid: Grid,
+    /// The time looked at; the latest sample of `(end - lookback, end]` counts.
+    pub(crate) end: WindowEnd,
+    /// Milliseconds.
+    pub(crate) lookback: i64,
+}
+
+/// A range function over a subquery.
+#[derive(Debug)]
+pub(crate) struct OverSubquery {
+    /// The function.
+    pub(crate) function: RangeFunction,
+    /// Its scalar arguments.
+    pub(crate) params: Vec<Node>,
+    /// Where all arguments stand.
+    pub(crate) arg_spans: Vec<Span>,
+    /// The expression on the subquery's own grid.
+    pub(crate) inner: Node,
+    /// The windows over it.
+    pub(crate) windows: Windows,
+}
+
+/// An aggregation.
+#[derive(Debug)]
+pub(crate) struct Aggregate {
+    /// Which.
+    pub(crate) op: AggregateOp,
+    /// Its parameter; a `String` node for `count_values`.
+    pub(crate) param: Option<Node>,
+    /// By which labels.
+    pub(crate) grouping: Grouping,
+    /// What is aggregated.
+    pub(crate) input: Node,
+}
+
+/// A vector and a scalar.
+#[derive(Debug)]
+pub(crate) struct BinaryScalar {
+    /// Operator.
+    pub(crate) op: BinaryOp,
+    /// `bool`
+    pub(crate) return_bool: bool,
+    /// The vector.
+    pub(crate) vector: Node,
+    /// The scalar.
+    pub(crate) scalar: Node,
+    /// The scalar stands on the left.
+    pub(crate) scalar_left: bool,
+}
+
+/// Two vectors.
+#[derive(Debug)]
+pub(crate) struct BinaryVectors {
+    /// Operator.
+    pub(crate) op: BinaryOp,
+    /// `bool`
+    pub(crate) return_bool: bool,
+    /// Left operand.
+    pub(crate) lhs: Node,
+    /// Right operand.
+    pub(crate) rhs: Node,
+    /// How they match.
+    pub(crate) matching: Matching,
+}
+
+/// The type of `expr`'s value.
+pub(crate) fn value_type(expr: &Expr) -> ValueType {
+    use chronolith_syntax::ast::ExprKind;
+    match &expr.kind {
+        ExprKind::Number(_) => ValueType::Scalar,
+        ExprKind::String(_) => ValueType::String,
+        ExprKind::Vector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
+        ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
+        ExprKind::Call(call) => call.function.returns,
+        ExprKind::Binary(binary) => match (value_type(&binary.lhs), value_type(&binary.rhs)) {
+            (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
+            _ => ValueType::Vector,
+        },
+        ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => value_type(inner),
+    }
+}

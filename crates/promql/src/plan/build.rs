@@ -1,0 +1,324 @@
+//! The recursion over the tree.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use chronolith_model::{METRIC_NAME, MatchOp, TimeRange};
+use chronolith_storage::{SelectHints, SelectRequest};
+use chronolith_syntax::ast::{
+    self, At, Binary, BinaryOp, Expr, ExprKind, Grouping, RangeMode, Span, UnaryOp, ValueType, VectorSelector,
+};
+
+use super::{
+    Aggregate, BinaryScalar, BinaryVectors, Leaf, LeafFunction, Node, Op, Plan, PlanOptions, Selection,
+    duration::{DurationContext, resolve},
+    fold::{invariance, unparen},
+    value_type,
+};
+use crate::{
+    api::QueryError,
+    eval::arithmetic::scalar_op,
+    functions::range::RangeFunction,
+    limits::hull,
+    plan::Instants,
+    series::{Grid, WindowEnd, Windows},
+};
+
+/// Plans `expr`.
+///
+/// # Errors
+/// Where a duration expression has no value, or a function needs what is not there.
+pub(crate) fn plan(expr: &Expr, options: PlanOptions) -> Result<Plan, QueryError> {
+    let range_seconds = options.end.saturating_sub(options.grid.start) as f64 / 1_000.0;
+    let durations = DurationContext { step: options.step as f64 / 1_000.0, range: range_seconds };
+    let mut builder = Builder {
+        options,
+        durations,
+        selections: Vec::new(),
+        by_request: HashMap::new(),
+        leaves: HashMap::new(),
+        leaf_uses: Vec::new(),
+        range: None,
+    };
+    let root = builder.node(expr, options.grid, None)?;
+    let Builder { selections, leaf_uses, range, .. } = builder;
+    Ok(Plan { root, selections, leaf_uses, range })
+}
+
+pub(super) struct Builder {
+    pub(super) options: PlanOptions,
+    pub(super) durations: DurationContext,
+    selections: Vec<Selection>,
+    by_request: HashMap<SelectRequest, usize>,
+    leaves: HashMap<LeafKey, usize>,
+    leaf_uses: Vec<usize>,
+    range: Option<TimeRange>,
+}
+
+/// What makes two leaves equal; only leaves whose parameters are constants have one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LeafKey {
+    selection: usize,
+    function: String,
+    params: Vec<u64>,
+}
+
+/// Where a selector looks, relative to the grid it stands on.
+pub(super) struct Target {
+    pub(super) end: WindowEnd,
+    /// Times of the first and last step looked at.
+    first: i64,
+    last: i64,
+}
+
+impl Builder {
+    /// Plans `expr` on `grid`; hoists it out of the steps if it does not depend on them. `function` is the innermost
+    /// call or aggregation around it.
+    pub(super) fn node(
+        &mut self,
+        expr: &Expr,
+        grid: Grid,
+        function: Option<&'static str>,
+    ) -> Result<Node, QueryError> {
+        let how = invariance(expr);
+        if grid.count > 1 && how.invariant && how.hoist {
+            let inner = self.operator(expr, Grid::single(grid.start), function)?;
+            if let Op::Number(_) = inner.op {
+                return Ok(Node { grid, ..inner });
+            }
+            let (span, kind) = (inner.span, inner.kind);
+            return Ok(Node { op: Op::Repeat(Box::new(inner)), grid, span, kind });
+        }
+        self.operator(expr, grid, function)
+    }
+
+    fn operator(
+        &mut self,
+        expr: &Expr,
+        grid: Grid,
+        function: Option<&'static str>,
+    ) -> Result<Node, QueryError> {
+        let op = match &expr.kind {
+            ExprKind::Number(number) => Op::Number(number.value),
+            ExprKind::String(text) => Op::String(text.clone()),
+            ExprKind::Paren(inner) => return self.node(inner, grid, function),
+            ExprKind::Unary(UnaryOp::Plus, inner) => return self.node(inner, grid, function),
+            ExprKind::Unary(UnaryOp::Minus, inner) => {
+                let inner = self.node(inner, grid, function)?;
+                if let Op::Number(value) = inner.op {
+                    Op::Number(-value)
+                } else {
+                    Op::Negate(Box::new(inner))
+                }
+            }
+            ExprKind::Vector(selector) => {
+                let (instants, mut read) = self.instants(selector, grid)?;
+                read.1.function = function;
+                let function = LeafFunction::Latest(instants);
+                Op::Leaf(self.leaf(selector, expr.span, read, function, Vec::new(), Vec::new())?)
+            }
+            ExprKind::Matrix(matrix) => {
+                let (windows, hull) = self.matrix_windows(matrix, grid)?;
+                let function = LeafFunction::Range(RangeFunction::Last, windows);
+                Op::RawMatrix(self.leaf(
+                    &matrix.selector,
+                    expr.span,
+                    hull,
+                    function,
+                    Vec::new(),
+                    Vec::new(),
+                )?)
+            }
+            ExprKind::Subquery(subquery) => Op::RawSubquery(Box::new(self.subquery(subquery, grid)?.0)),
+            ExprKind::Call(call) => return self.call(call, expr.span, grid),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid)?,
+            ExprKind::Binary(binary) => self.binary(binary, grid)?,
+        };
+        Ok(Node { op, grid, span: expr.span, kind: value_type(expr) })
+    }
+
+    fn aggregate(&mut self, aggregate: &ast::Aggregate, grid: Grid) -> Result<Op, QueryError> {
+        let name = Some(aggregate.op.as_str());
+        let param = match &aggregate.param {
+            Some(param) => Some(self.node(unparen(param), grid, None)?),
+            None => None,
+        };
+        let input = self.node(unparen(&aggregate.expr), grid, name)?;
+        let grouping = aggregate.grouping.clone().unwrap_or(Grouping { without: false, labels: Vec::new() });
+        Ok(Op::Aggregate(Box::new(Aggregate { op: aggregate.op, param, grouping, input })))
+    }
+
+    fn binary(&mut self, binary: &Binary, grid: Grid) -> Result<Op, QueryError> {
+        let lhs = self.node(&binary.lhs, grid, None)?;
+        let rhs = self.node(&binary.rhs, grid, None)?;
+        let Binary { op, return_bool, .. } = *binary;
+        if matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower) && lhs.kind == ValueType::Scalar {
+            return Err(QueryError::Execution(format!(
+                "operator {:?} not allowed for Scalar operations",
+                op.as_str()
+            )));
+        }
+        Ok(match (lhs.kind, rhs.kind) {
+            (ValueType::Scalar, ValueType::Scalar) => {
+                if let (Op::Number(a), Op::Number(b)) = (&lhs.op, &rhs.op) {
+                    Op::Number(scalar_op(op, *a, *b))
+                } else {
+                    Op::BinaryScalars(op, Box::new(lhs), Box::new(rhs))
+                }
+            }
+            (ValueType::Scalar, _) => Op::BinaryScalar(Box::new(BinaryScalar {
+                op,
+                return_bool,
+                vector: rhs,
+                scalar: lhs,
+                scalar_left: true,
+            })),
+            (_, ValueType::Scalar) => Op::BinaryScalar(Box::new(BinaryScalar {
+                op,
+                return_bool,
+                vector: lhs,
+                scalar: rhs,
+                scalar_left: false,
+            })),
+            _ => {
+                let mut matching = binary.matching.clone().unwrap_or_default();
+                if op.is_set() {
+                    matching.card = ast::Cardinality::ManyToMany;
+                }
+                Op::BinaryVectors(Box::new(BinaryVectors { op, return_bool, lhs, rhs, matching }))
+            }
+        })
+    }
+
+    /// A leaf over `selector`. Equal ones get the same id.
+    pub(super) fn leaf(
+        &mut self,
+        selector: &VectorSelector,
+        span: Span,
+        (range, hints): (TimeRange, SelectHints),
+        function: LeafFunction,
+        params: Vec<Node>,
+        arg_spans: Vec<Span>,
+    ) -> Result<Leaf, QueryError> {
+        let constants: Option<Vec<u64>> = params
+            .iter()
+            .map(|param| if let Op::Number(value) = param.op { Some(value.to_bits()) } else { None })
+            .collect();
+        let selection = self.selection(selector, span, range, hints);
+        let fresh = self.leaf_uses.len();
+        let key = constants.map(|params| LeafKey { selection, function: format!("{function:?}"), params });
+        let id = match key.map(|key| self.leaves.entry(key)) {
+            Some(Entry::Occupied(known)) => *known.get(),
+            Some(Entry::Vacant(free)) => *free.insert(fresh),
+            None => fresh,
+        };
+        if id == fresh {
+            self.leaf_uses.push(0);
+        }
+        self.leaf_uses[id] += 1;
+        Ok(Leaf { id, selection, function, params, arg_spans })
+    }
+
+    fn selection(
+        &mut self,
+        selector: &VectorSelector,
+        span: Span,
+        range: TimeRange,
+        hints: SelectHints,
+    ) -> usize {
+        let mut request =
+            SelectRequest { matchers: selector.matchers.clone(), range, hints: SelectHints::default() };
+        if range.min <= range.max {
+            self.range = Some(hull(self.range, range));
+        }
+        if let Some(known) = self.by_request.get(&request) {
+            return *known;
+        }
+        self.by_request.insert(request.clone(), self.selections.len());
+        request.hints = hints;
+        let one_name = selector.matchers.iter().any(|m| m.name == METRIC_NAME && m.op == MatchOp::Equal);
+        self.selections.push(Selection { request, span, one_name });
+        self.selections.len() - 1
+    }
+
+    /// Where an instant selector looks, and what it must read for that.
+    pub(super) fn instants(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+    ) -> Result<(Instants, (TimeRange, SelectHints)), QueryError> {
+        if selector.mode == RangeMode::Smoothed {
+            return Err(QueryError::Execution("smoothed selectors are not supported yet".to_owned()));
+        }
+        let lookback = self.options.lookback;
+        let target = self.target(selector.at, selector.offset.as_ref(), grid)?;
+        let range = TimeRange::new(target.first.saturating_sub(lookback).saturating_add(1), target.last);
+        let hints = SelectHints { step: self.options.step, range: 0, function: None };
+        Ok((Instants { grid, end: target.end, lookback }, (range, hints)))
+    }
+
+    /// The windows of a range selector, and what they must read.
+    pub(super) fn matrix_windows(
+        &mut self,
+        matrix: &ast::MatrixSelector,
+        grid: Grid,
+    ) -> Result<(Windows, (TimeRange, SelectHints)), QueryError> {
+        let mode = matrix.selector.mode;
+        if mode != RangeMode::Plain {
+            let word = if mode == RangeMode::Anchored { "anchored" } else { "smoothed" };
+            return Err(QueryError::Execution(format!("{word} selectors are not supported yet")));
+        }
+        let range = resolve(&matrix.range, self.durations, false)?;
+        let target = self.target(matrix.selector.at, matrix.selector.offset.as_ref(), grid)?;
+        let windows = Windows { grid, end: target.end, range, mode, lookback: self.options.lookback };
+        let (left, right) = windows.reach();
+        let first = target.first.saturating_sub(range).saturating_sub(left).saturating_add(1);
+        let read = TimeRange::new(first, target.last.saturating_add(right));
+        Ok((windows, (read, SelectHints { step: self.options.step, range, function: None })))
+    }
+
+    /// The expression of a subquery on its own grid, and the windows over that.
+    pub(super) fn subquery(
+        &mut self,
+        subquery: &ast::Subquery,
+        grid: Grid,
+    ) -> Result<(Node, Windows), QueryError> {
+        let target = self.target(subquery.at, subquery.offset.as_ref(), grid)?;
+        let step = match &subquery.step {
+            Some(step) => resolve(step, self.durations, false)?,
+            None => self.options.subquery_step,
+        }
+        .max(1);
+        let range = resolve(&subquery.range, self.durations, false)?;
+        let before = target.first.saturating_sub(range);
+        // The first multiple of the step after `before`.
+        let start = before.div_euclid(step).saturating_add(1).saturating_mul(step);
+        let count = if grid.count == 0 || target.last < start { 0 } else { (target.last - start) / step + 1 };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let inner = self.node(&subquery.expr, Grid { start, step, count }, None)?;
+        let lookback = self.options.lookback;
+        Ok((inner, Windows { grid, end: target.end, range, mode: RangeMode::Plain, lookback }))
+    }
+
+    fn target(
+        &self,
+        at: Option<At>,
+        offset: Option<&ast::DurationExpr>,
+        grid: Grid,
+    ) -> Result<Target, QueryError> {
+        let offset = offset.map_or(Ok(0), |offset| resolve(offset, self.durations, true))?;
+        let fixed = match at {
+            Some(At::Timestamp(t)) => Some(t),
+            Some(At::Start) => Some(self.options.grid.start),
+            Some(At::End) => Some(self.options.end),
+            None => None,
+        };
+        Ok(match fixed.map(|t| t.saturating_sub(offset)) {
+            Some(t) => Target { end: WindowEnd::Fixed(t), first: t, last: t },
+            None => Target {
+                end: WindowEnd::Offset(offset),
+                first: grid.start.saturating_sub(offset),
+                last: grid.end().saturating_sub(offset),
+            },
+        })
+    }
+}

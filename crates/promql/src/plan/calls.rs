@@ -1,0 +1,177 @@
+//! Function calls.
+
+use chronolith_model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
+use chronolith_syntax::ast::{Call, Expr, ExprKind, Span, ValueType};
+
+use super::{
+    CallFunction, LeafFunction, Node, Op, OverSubquery,
+    build::Builder,
+    duration::{max, min},
+    fold::unparen,
+};
+use crate::{
+    api::QueryError,
+    functions::{instant::InstantFunction, range::RangeFunction},
+    series::Grid,
+};
+
+impl Builder {
+    pub(super) fn call(&mut self, call: &Call, span: Span, grid: Grid) -> Result<Node, QueryError> {
+        let name = call.function.name;
+        let node = |op| Node { op, grid, span, kind: call.function.returns };
+        let seconds = |ms: i64| ms as f64 / 1_000.0;
+        let options = self.options;
+        let op = match name {
+            "time" => Op::Time,
+            "pi" => Op::Number(std::f64::consts::PI),
+            "start" => Op::Number(seconds(options.grid.start)),
+            "end" => Op::Number(seconds(options.end)),
+            "range" => Op::Number(self.durations.range),
+            "step" => Op::Number(if options.end == options.grid.start { 0.0 } else { self.durations.step }),
+            "absent" => {
+                let inner = self.node(unparen(&call.args[0]), grid, Some(name))?;
+                Op::Absent(absent_labels(&call.args[0]), Box::new(inner))
+            }
+            "absent_over_time" => {
+                let inner = self.range_call(RangeFunction::Present, call, span, grid)?;
+                Op::Absent(absent_labels(&call.args[0]), Box::new(node(inner)))
+            }
+            "timestamp" => return self.timestamp(call, span, grid),
+            _ => {
+                if let Some(function) = RangeFunction::from_name(name) {
+                    self.range_call(function, call, span, grid)?
+                } else if let Some(function) = InstantFunction::from_name(name) {
+                    self.instant_call(function, call, span, grid)?
+                } else {
+                    let function = call_function(name)?;
+                    let args = self.args(call, grid)?;
+                    fold_call(function, args)
+                }
+            }
+        };
+        Ok(node(op))
+    }
+
+    fn args(&mut self, call: &Call, grid: Grid) -> Result<Vec<Node>, QueryError> {
+        call.args.iter().map(|arg| self.node(unparen(arg), grid, Some(call.function.name))).collect()
+    }
+
+    fn instant_call(
+        &mut self,
+        function: InstantFunction,
+        call: &Call,
+        span: Span,
+        grid: Grid,
+    ) -> Result<Op, QueryError> {
+        let mut args = self.args(call, grid)?.into_iter();
+        // Date functions without an argument are about the evaluation time.
+        let vector = args.next().unwrap_or_else(|| {
+            let time = Node { op: Op::Time, grid, span, kind: ValueType::Scalar };
+            Node { op: Op::Call(CallFunction::Vector, vec![time]), grid, span, kind: ValueType::Vector }
+        });
+        Ok(Op::Instant(function, Box::new(vector), args.collect()))
+    }
+
+    /// `timestamp` of a selector is a leaf of its own; of anything else, the evaluation time.
+    fn timestamp(&mut self, call: &Call, span: Span, grid: Grid) -> Result<Node, QueryError> {
+        let arg = unparen(&call.args[0]);
+        let op = if let ExprKind::Vector(selector) = &arg.kind {
+            let (instants, read) = self.instants(selector, grid)?;
+            let function = LeafFunction::LatestTimestamp(instants);
+            Op::Leaf(self.leaf(selector, arg.span, read, function, Vec::new(), vec![arg.span])?)
+        } else {
+            Op::Call(CallFunction::Timestamp, self.args(call, grid)?)
+        };
+        Ok(Node { op, grid, span, kind: ValueType::Vector })
+    }
+
+    fn range_call(
+        &mut self,
+        function: RangeFunction,
+        call: &Call,
+        span: Span,
+        grid: Grid,
+    ) -> Result<Op, QueryError> {
+        let mut params = Vec::new();
+        let mut matrix = None;
+        for arg in &call.args {
+            let arg = unparen(arg);
+            match &arg.kind {
+                ExprKind::Matrix(_) | ExprKind::Subquery(_) => matrix = Some(arg),
+                _ => params.push(self.node(arg, grid, Some(call.function.name))?),
+            }
+        }
+        let arg_spans = call.args.iter().map(|arg| unparen(arg).span).collect();
+        match matrix.map(|arg| &arg.kind) {
+            Some(ExprKind::Matrix(matrix)) => {
+                let (windows, mut read) = self.matrix_windows(matrix, grid)?;
+                read.1.function = Some(call.function.name);
+                let function = LeafFunction::Range(function, windows);
+                let place = matrix.selector_span.0;
+                Ok(Op::Leaf(self.leaf(&matrix.selector, place, read, function, params, arg_spans)?))
+            }
+            Some(ExprKind::Subquery(subquery)) => {
+                let (inner, windows) = self.subquery(subquery, grid)?;
+                Ok(Op::OverSubquery(Box::new(OverSubquery { function, params, arg_spans, inner, windows })))
+            }
+            _ => Err(QueryError::Execution(format!(
+                "{} at byte {} has no range vector",
+                call.function.name, span.start
+            ))),
+        }
+    }
+}
+
+fn call_function(name: &str) -> Result<CallFunction, QueryError> {
+    Ok(match name {
+        "scalar" => CallFunction::Scalar,
+        "vector" => CallFunction::Vector,
+        "label_replace" => CallFunction::LabelReplace,
+        "label_join" => CallFunction::LabelJoin,
+        "histogram_quantile" => CallFunction::HistogramQuantile,
+        "histogram_quantiles" => CallFunction::HistogramQuantiles,
+        "histogram_fraction" => CallFunction::HistogramFraction,
+        "histogram_avg" | "histogram_count" | "histogram_sum" | "histogram_stddev" | "histogram_stdvar" => {
+            CallFunction::HistogramOnly
+        }
+        "sort" => CallFunction::Sort { descending: false },
+        "sort_desc" => CallFunction::Sort { descending: true },
+        "sort_by_label" => CallFunction::SortByLabel { descending: false },
+        "sort_by_label_desc" => CallFunction::SortByLabel { descending: true },
+        "max_of" => CallFunction::MaxOf,
+        "min_of" => CallFunction::MinOf,
+        _ => return Err(QueryError::Execution(format!("function {name} is not supported yet"))),
+    })
+}
+
+/// The call, or its value if that is a constant.
+fn fold_call(function: CallFunction, args: Vec<Node>) -> Op {
+    if let [Node { op: Op::Number(a), .. }, Node { op: Op::Number(b), .. }] = args[..] {
+        match function {
+            CallFunction::MaxOf => return Op::Number(max(a, b)),
+            CallFunction::MinOf => return Op::Number(min(a, b)),
+            _ => {}
+        }
+    }
+    Op::Call(function, args)
+}
+
+/// The labels `absent` gives its element: what equality matchers say, of names that have only one matcher.
+fn absent_labels(arg: &Expr) -> chronolith_model::Labels {
+    let matchers: &[Matcher] = match &unparen(arg).kind {
+        ExprKind::Vector(selector) => &selector.matchers,
+        ExprKind::Matrix(matrix) => &matrix.selector.matchers,
+        _ => &[],
+    };
+    let mut labels = LabelsBuilder::default();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in matchers.iter().filter(|matcher| matcher.name != METRIC_NAME) {
+        if matcher.op == MatchOp::Equal && !seen.contains(&matcher.name.as_str()) {
+            labels.set(&matcher.name, &matcher.value);
+            seen.push(&matcher.name);
+        } else {
+            labels.remove(&matcher.name);
+        }
+    }
+    labels.build()
+}

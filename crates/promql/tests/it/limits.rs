@@ -1,0 +1,311 @@
+//! Limits, cancellation, queueing; what is refused before it runs.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
+use chronolith_promql::{CancelToken, Engine, EngineOptions, Query, QueryError};
+use chronolith_storage::{
+    BoxFuture, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesBatch, SeriesSet, StorageError,
+    StorageStats, conformance::block_on,
+};
+
+use crate::dsl::{MINUTE, World, options};
+
+const TOO_MANY: &str = "error: query processing would load too many samples into memory in query execution";
+
+#[test]
+fn samples_are_limited() {
+    let world = World::with(EngineOptions { samples_max: 10, ..options() }).load(
+        0,
+        10_000,
+        "m{i=\"1\"} 0+1x30\nm{i=\"2\"} 0+1x30",
+    );
+    assert_eq!(world.at(100_000, "count_over_time(m{i=\"1\"}[100s])"), "{i=\"1\"} 10");
+    assert_eq!(world.at(100_000, "count_over_time(m{i=\"1\"}[101s])"), TOO_MANY);
+    assert_eq!(world.at(100_000, "m[50s]").matches('@').count(), 10);
+    assert_eq!(world.at(100_000, "m[51s]"), TOO_MANY);
+    assert_eq!(world.range((0, 40_000, 10_000), "m").matches('@').count(), 10);
+    assert_eq!(world.range((0, 50_000, 10_000), "m"), TOO_MANY);
+    // A subquery of more steps than samples are allowed is refused before anything is allocated for it.
+    assert_eq!(world.at(0, "sum_over_time(m[10y:1ms])"), TOO_MANY);
+}
+
+#[test]
+fn bytes_and_series_are_limited() {
+    let world = World::with(EngineOptions { memory_max_bytes: 2_000, series_max: 1, ..options() }).load(
+        0,
+        10_000,
+        "m{i=\"1\"} 0+1x30\nn{i=\"1\"} 1\nn{i=\"2\"} 1",
+    );
+    assert_eq!(world.at(0, "n"), "error: query selects more than 1 series, the limit of this server");
+    assert!(world.range((0, 100_000, 10_000), "m").starts_with("m{"));
+    let error = world.range((0, 300_000, 1_000), "m");
+    assert_eq!(error, "error: query processing would take more than 2000 bytes of memory in query execution");
+}
+
+#[test]
+fn wrong_parameters_are_refused() {
+    let world = World::new();
+    let refused = |query: &Query| match world.run(query) {
+        Err(QueryError::BadData(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refused(&Query::range("m[5m]", 0, 10, 1)),
+        "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"
+    );
+    assert_eq!(refused(&Query::range("m", 10, 0, 1)), "end timestamp must not be before start time");
+    assert!(refused(&Query::range("m", 0, 10, 0)).starts_with("zero or negative query resolution step"));
+    assert!(refused(&Query::range("m", i64::MIN, i64::MAX, 1)).contains("out of bounds"));
+    let error = world.run(&Query::instant("m{a=~\"(\"}", 0)).unwrap_err();
+    assert!(
+        matches!(&error, QueryError::Parse(parse) if parse.message.contains("missing closing )")),
+        "{error}"
+    );
+}
+
+#[test]
+fn extreme_times_do_not_panic() {
+    let world = World::new().load(0, 1_000, "m 1 2 3");
+    for t in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX] {
+        for text in
+            ["m", "m[5m]", "rate(m[1y] offset -1y)", "m offset 100y", "sum_over_time(m[1h:1m])", "m @ 1e15"]
+        {
+            let _ = world.at(t, text);
+        }
+    }
+}
+
+#[test]
+fn deep_queries_do_not_overflow_the_stack() {
+    const DEPTH: usize = 120;
+    let world = World::new().load(0, 1_000, "m 1 1 1");
+    let nest = |open: &str, close: &str| format!("{}m{}", open.repeat(DEPTH), close.repeat(DEPTH));
+    for text in [
+        nest("sum(", ")"),
+        nest("-", ""),
+        nest("(", ")"),
+        nest("abs(", ")"),
+        nest("sort(", ")"),
+        nest("vector(scalar(", "))"),
+        nest("1 * (", ")"),
+        nest("m * (", ")"),
+        nest("m or (", ")"),
+        nest("topk(1, ", ")"),
+        nest("label_replace(", ", \"a\", \"\", \"\", \"\")"),
+        nest("absent(", ")"),
+    ] {
+        let result = world.at(0, &text);
+        assert!(!result.contains("error"), "{result} of {text}");
+    }
+    let nested = format!("{}m{}", "max_over_time(".repeat(10), "[1s:1s])".repeat(10));
+    assert_eq!(world.at(0, &nested), "{} 1");
+    // Beyond the parser's limit there is an error.
+    assert!(world.at(0, &format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000))).contains("error"));
+}
+
+#[test]
+fn time_is_limited() {
+    let world = World::new().load(0, 1_000, "m 1 2 3");
+    let query = Query { timeout: Some(Duration::ZERO), ..Query::instant("m", 0) };
+    assert!(matches!(world.run(&query), Err(QueryError::Timeout(_))));
+}
+
+#[test]
+fn a_canceled_query_stops_while_it_computes() {
+    let world = World::new();
+    for i in 0..400 {
+        let samples = (0..2_000).map(|t| chronolith_model::Sample::new(t * 1_000, (t * i) as f64)).collect();
+        world.write(Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]), samples);
+    }
+    let cancel = CancelToken::default();
+    let token = cancel.clone();
+    let query = Query {
+        cancel,
+        ..Query::range("sum(quantile_over_time(0.5, m[30m])) + sum(mad_over_time(m[20m]))", 0, 2_000_000, 200)
+    };
+    let canceler = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        token.cancel();
+        Instant::now()
+    });
+    let result = world.run(&query);
+    let stopped = Instant::now();
+    let canceled = canceler.join().unwrap();
+    assert!(matches!(result, Err(QueryError::Canceled("expression evaluation"))), "{:?}", result.err());
+    let late = stopped.saturating_duration_since(canceled);
+    // 100 ms is the promise; the machine of a test may be busy.
+    assert!(late < Duration::from_secs(2), "stopped {late:?} after it was canceled");
+}
+
+/// Storage that never answers, and says when it was given up.
+struct Stuck(Arc<()>);
+
+struct StuckQuerier(Arc<()>);
+
+impl Queryable for Stuck {
+    fn querier(&self, _: &TenantId, _: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
+        Ok(Arc::new(StuckQuerier(Arc::clone(&self.0))))
+    }
+}
+
+impl Querier for StuckQuerier {
+    fn select<'a>(&'a self, _: &'a SelectRequest) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
+        let waiting = Arc::clone(&self.0);
+        Box::pin(async move {
+            let _waiting = waiting;
+            std::future::pending().await
+        })
+    }
+
+    fn label_names<'a>(&'a self, _: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn label_values<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a LabelQuery,
+    ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn series<'a>(&'a self, _: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn metadata<'a>(
+        &'a self,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stats(&self, _: usize) -> StorageStats {
+        StorageStats::default()
+    }
+}
+
+#[test]
+fn cancellation_reaches_storage() {
+    let storage = Stuck(Arc::new(()));
+    let engine = Engine::new(options());
+    let cancel = CancelToken::default();
+    let token = cancel.clone();
+    let query = Query { cancel, ..Query::instant("m", 0) };
+    let canceler = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        token.cancel();
+    });
+    let result = block_on(engine.run(&storage, &query));
+    canceler.join().unwrap();
+    assert!(matches!(result, Err(QueryError::Canceled(_))), "{result:?}");
+    assert_eq!(Arc::strong_count(&storage.0), 1, "what waited in storage is dropped");
+}
+
+#[test]
+fn queries_wait_for_a_place() {
+    let storage = Stuck(Arc::new(()));
+    let engine = Engine::new(EngineOptions { concurrency_max: 1, ..options() });
+    let running = CancelToken::default();
+    let first = Query { cancel: running.clone(), ..Query::instant("m", 0) };
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| block_on(engine.run(&storage, &first)));
+        while Arc::strong_count(&storage.0) < 3 {
+            thread::yield_now();
+        }
+        let timeout = Some(Duration::from_millis(50));
+        let refused = block_on(engine.run(&storage, &Query { timeout, ..Query::instant("1", 0) }));
+        assert!(matches!(refused, Err(QueryError::Timeout("query queue"))), "{refused:?}");
+        let second = scope.spawn(|| block_on(engine.run(&storage, &Query::instant("1", 0))));
+        thread::sleep(Duration::from_millis(50));
+        running.cancel();
+        assert!(waiting.join().unwrap().is_err());
+        let stats = second.join().unwrap().unwrap().stats;
+        assert!(stats.queue_time >= Duration::from_millis(20), "{:?}", stats.queue_time);
+    });
+}
+
+/// Fetched batches cover the set in order and are bounded, so that storage is never asked for everything at once.
+#[test]
+fn series_are_fetched_in_batches() {
+    struct Counted<'a>(&'a World, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+    struct Set(Arc<dyn SeriesSet>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+    struct Inner(Arc<dyn Querier>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+    impl Queryable for Counted<'_> {
+        fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
+            Ok(Arc::new(Inner(self.0.storage.querier(tenant, range)?, Arc::clone(&self.1))))
+        }
+    }
+    impl Querier for Inner {
+        fn select<'a>(
+            &'a self,
+            request: &'a SelectRequest,
+        ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
+            Box::pin(async move {
+                let set: Arc<dyn SeriesSet> =
+                    Arc::new(Set(self.0.select(request).await?, Arc::clone(&self.1)));
+                Ok(set)
+            })
+        }
+        fn label_names<'a>(
+            &'a self,
+            q: &'a LabelQuery,
+        ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+            self.0.label_names(q)
+        }
+        fn label_values<'a>(
+            &'a self,
+            name: &'a str,
+            q: &'a LabelQuery,
+        ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+            self.0.label_values(name, q)
+        }
+        fn series<'a>(&'a self, q: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
+            self.0.series(q)
+        }
+        fn metadata<'a>(
+            &'a self,
+            metric: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>> {
+            self.0.metadata(metric)
+        }
+        fn stats(&self, limit: usize) -> StorageStats {
+            self.0.stats(limit)
+        }
+    }
+    impl SeriesSet for Set {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn labels(&self, index: usize) -> Labels {
+            self.0.labels(index)
+        }
+        fn fetch<'a>(
+            &'a self,
+            indices: Range<usize>,
+        ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>> {
+            self.1.lock().unwrap().push(indices.clone());
+            self.0.fetch(indices)
+        }
+    }
+
+    let world = World::new();
+    for i in 0..300 {
+        let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:03}"))]);
+        world.write(labels, vec![chronolith_model::Sample::new(0, 1.0)]);
+    }
+    let fetched = Arc::default();
+    let storage = Counted(&world, Arc::clone(&fetched));
+    let query = Query { lookback: Some(MINUTE), ..Query::range("sum(m) + count(m)", 0, (1 << 15) - 1, 1) };
+    let result = block_on(world.engine.run(&storage, &query)).unwrap();
+    assert_eq!(result.stats.total_queryable_samples, 300 * 2 * (1 << 15));
+    let fetched = fetched.lock().unwrap();
+    // Both sides need the same leaf, which is read once.
+    assert_eq!(*fetched, [0..64, 64..128, 128..192, 192..256, 256..300]);
+}

@@ -1,0 +1,7 @@
+//! The engine over the in-memory storage.
+
+mod dsl;
+mod golden;
+mod limits;
+mod matching;
+mod steps;

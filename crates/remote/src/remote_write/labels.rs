@@ -1,0 +1,155 @@
+//! The labels of a decoded request, parsed when asked for.
+
+use chronolith_model::{Labels, METRIC_NAME, labels::write_quoted};
+use chronolith_storage::{LabelSource, RejectReason};
+
+use super::decode::{DecodeLimits, DecodedWrite, HistogramSeries};
+use crate::wire::{BYTES, Reader, WireError};
+
+/// How many bytes of a label set a refusal shows.
+const SHOWN_BYTES_MAX: usize = 1024;
+
+/// Parses and checks labels of a decoded request. It borrows the request and the bytes it was decoded from.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteLabels<'a> {
+    decoded: &'a DecodedWrite,
+    body: &'a [u8],
+    limits: &'a DecodeLimits,
+}
+
+impl<'a> WriteLabels<'a> {
+    pub(super) const fn new(decoded: &'a DecodedWrite, body: &'a [u8], limits: &'a DecodeLimits) -> Self {
+        Self { decoded, body, limits }
+    }
+
+    /// The labels of a series with histograms.
+    ///
+    /// # Errors
+    /// As [`LabelSource::labels`].
+    pub fn of_histograms(&self, series: &HistogramSeries) -> Result<Labels, RejectReason> {
+        self.parse(self.decoded.span_bytes(self.body, series.labels))
+    }
+
+    fn parse(&self, records: &'a [u8]) -> Result<Labels, RejectReason> {
+        let mut pairs = split(records)
+            .map_err(|error| RejectReason::InvalidLabels(format!("malformed labels: {}", error.fault)))?;
+        pairs.sort_unstable_by_key(|(name, _)| *name);
+        let mut text = Vec::with_capacity(pairs.len());
+        for (name, value) in &pairs {
+            if value.is_empty() {
+                continue;
+            }
+            if name.is_empty() {
+                return Err(invalid("invalid metric name or labels, got", &pairs, ""));
+            }
+            let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else {
+                return Err(invalid("invalid metric name or labels, got", &pairs, ": not valid UTF-8"));
+            };
+            text.push((name, value));
+        }
+        self.check(&text, &pairs)?;
+        Labels::from_sorted(text.iter().copied()).ok_or_else(|| {
+            let twice = text.windows(2).find_map(|two| match two {
+                [(a, _), (b, _)] if a == b => Some(*a),
+                _ => None,
+            });
+            let behind = format!(", duplicated label {}", shown(twice.unwrap_or_default()));
+            invalid("invalid labels for series, labels", &pairs, &behind)
+        })
+    }
+
+    /// The limits, and that there is a metric name.
+    fn check(&self, text: &[(&str, &str)], pairs: &[(&[u8], &[u8])]) -> Result<(), RejectReason> {
+        let limits = self.limits;
+        if text.len() > limits.labels_per_series_max {
+            let behind = format!(": {} labels, the limit is {}", text.len(), limits.labels_per_series_max);
+            return Err(invalid("too many labels for series, labels", pairs, &behind));
+        }
+        for (name, value) in text {
+            if name.len() > limits.label_name_bytes_max {
+                let behind = format!(": {} bytes, the limit is {}", name.len(), limits.label_name_bytes_max);
+                return Err(invalid("label name too long for series, labels", pairs, &behind));
+            }
+            if value.len() > limits.label_value_bytes_max {
+                let behind = format!(
+                    ": value of {} has {} bytes, the limit is {}",
+                    shown(name),
+                    value.len(),
+                    limits.label_value_bytes_max
+                );
+                return Err(invalid("label value too long for series, labels", pairs, &behind));
+            }
+        }
+        if !text.iter().any(|(name, _)| *name == METRIC_NAME) {
+            return Err(invalid("invalid metric name or labels, got", pairs, ""));
+        }
+        Ok(())
+    }
+}
+
+impl LabelSource for WriteLabels<'_> {
+    fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
+        self.parse(self.decoded.label_bytes(self.body, series))
+    }
+}
+
+type RawPair<'a> = (&'a [u8], &'a [u8]);
+
+/// Label records to pairs, in their order.
+fn split(records: &[u8]) -> Result<Vec<RawPair<'_>>, WireError> {
+    let mut pairs = Vec::with_capacity(16);
+    let mut reader = Reader::new(records);
+    while !reader.is_empty() {
+        let (field, wire_type) = reader.key()?;
+        reader.expect(field, wire_type, BYTES)?;
+        let mut record = reader.message()?;
+        let mut pair: RawPair<'_> = (&[], &[]);
+        while !record.is_empty() {
+            let (field, wire_type) = record.key()?;
+            if field > 2 {
+                record.skip(wire_type)?;
+                continue;
+            }
+            record.expect(field, wire_type, BYTES)?;
+            let bytes = record.bytes()?;
+            if field == 1 {
+                pair.0 = bytes;
+            } else {
+                pair.1 = bytes;
+            }
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}
+
+#[cold]
+fn invalid(what: &str, pairs: &[RawPair<'_>], behind: &str) -> RejectReason {
+    let mut text = format!("{what} {{");
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        if text.len() > SHOWN_BYTES_MAX {
+            text.push_str(", ...");
+            break;
+        }
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&shown(&String::from_utf8_lossy(name)));
+        text.push('=');
+        // Writing to a string cannot fail.
+        let _ = write_quoted(&mut text, &shown(&String::from_utf8_lossy(value)));
+    }
+    text.push('}');
+    text.push_str(behind);
+    RejectReason::InvalidLabels(text)
+}
+
+/// A name or value, cut where it is too long to show.
+fn shown(text: &str) -> String {
+    const PART_BYTES_MAX: usize = 128;
+    if text.len() <= PART_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=PART_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}

@@ -1,0 +1,38 @@
+//! What a server that scrapes and evaluates rules would show: valid answers, all of them empty.
+
+use chronolith_syntax::parse_metric_selector_with;
+
+use super::{ApiResult, success};
+use crate::{error::ApiError, params::parse_integer, routes::ApiRequest};
+
+pub(super) fn targets(request: &ApiRequest) -> ApiResult {
+    let state = request.params.get("state").to_ascii_lowercase();
+    // Counts of dropped targets come with the dropped targets.
+    let counts = if matches!(state.as_str(), "" | "any" | "dropped") { "{}" } else { "null" };
+    Ok(Some(success(|json| {
+        json.raw("{\"activeTargets\":[],\"droppedTargets\":[],\"droppedTargetCounts\":");
+        json.raw(counts);
+        json.raw("}");
+    })))
+}
+
+pub(super) fn targets_metadata(request: &ApiRequest) -> ApiResult {
+    let limit = request.params.get("limit");
+    if !limit.is_empty() && parse_integer(limit).is_err() {
+        return Err(ApiError::bad_data("limit must be a number"));
+    }
+    let selector = request.params.get("match_target");
+    if !selector.is_empty() {
+        parse_metric_selector_with(selector, &request.state.engine().options().parse)
+            .map_err(|error| ApiError::parameter("match_target", error))?;
+    }
+    Ok(Some(success(|json| json.raw("[]"))))
+}
+
+pub(super) fn rules(request: &ApiRequest) -> ApiResult {
+    let kind = request.params.get("type");
+    if !matches!(kind.to_lowercase().as_str(), "" | "alert" | "record") {
+        return Err(ApiError::parameter("type", format!("not supported value {kind:?}")));
+    }
+    Ok(Some(success(|json| json.raw("{\"groups\":[]}"))))
+}

@@ -1,0 +1,166 @@
+//! `labels`, `label/<name>/values`, `series`.
+
+use chronolith_model::{MatchOp, Matcher};
+use chronolith_storage::LabelQuery;
+use chronolith_syntax::parse_metric_selector_with;
+
+use super::{ApiResult, TRUNCATED, success_with, with_querier};
+use crate::{error::ApiError, json::Commas, params::go_quoted, routes::ApiRequest};
+
+pub(super) async fn names(request: ApiRequest) -> ApiResult {
+    request.params.well_formed()?;
+    let limit = request.params.limit()?;
+    let range = request.params.time_range()?;
+    let matcher_sets = matcher_sets(&request)?;
+    let query = LabelQuery { matcher_sets, range: Some(range), limit };
+    let names = with_querier(&request, range, move |querier, runtime| {
+        Ok(runtime.block_on(querier.label_names(&query))?)
+    });
+    let names = names.await?;
+    let capacity = names.items.iter().map(|name| name.len() + 3).sum();
+    Ok(Some(success_with(warnings(names.truncated), &[], capacity, |json| json.strings(&names.items))))
+}
+
+pub(super) async fn values(request: ApiRequest) -> ApiResult {
+    let name = label_name(&request.path_param)?;
+    let limit = request.params.limit()?;
+    let range = request.params.time_range()?;
+    let matcher_sets = matcher_sets(&request)?;
+    let query = LabelQuery { matcher_sets, range: Some(range), limit };
+    let values = with_querier(&request, range, move |querier, runtime| {
+        Ok(runtime.block_on(querier.label_values(&name, &query))?)
+    });
+    let values = values.await?;
+    let capacity = values.items.iter().map(|value| value.len() + 3).sum();
+    Ok(Some(success_with(warnings(values.truncated), &[], capacity, |json| json.strings(&values.items))))
+}
+
+pub(super) async fn series(request: ApiRequest) -> ApiResult {
+    request.params.well_formed()?;
+    if request.params.all("match[]").next().is_none() {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
+    }
+    let limit = request.params.limit()?;
+    let range = request.params.time_range()?;
+    let matcher_sets = matcher_sets(&request).map_err(|error| ApiError::parameter("match[]", error.message))?;
+    let query = LabelQuery { matcher_sets, range: Some(range), limit };
+    let body = with_querier(&request, range, move |querier, runtime| {
+        let series = runtime.block_on(querier.series(&query))?;
+        let capacity = series.items.iter().map(|labels| labels.size_bytes() + 64).sum();
+        Ok(success_with(warnings(series.truncated), &[], capacity, |json| {
+            let mut commas = Commas::default();
+            json.raw("[");
+            for labels in &series.items {
+                commas.next(json);
+                json.labels(labels);
+            }
+            json.raw("]");
+        }))
+    });
+    body.await.map(Some)
+}
+
+fn warnings(truncated: bool) -> &'static [String] {
+    static WARNINGS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| [TRUNCATED.to_owned()]);
+    if truncated { &*WARNINGS } else { &[] }
+}
+
+/// The selectors of `match[]`, each with a matcher that refuses the empty value.
+fn matcher_sets(request: &ApiRequest) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let sets_max = request.state.limits().matcher_sets_max;
+    let options = &request.state.engine().options().parse;
+    let mut sets = Vec::new();
+    for selector in request.params.all("match[]") {
+        if sets.len() >= sets_max {
+            return Err(ApiError::bad_data(format!("more than {sets_max} match[] parameters")));
+        }
+        sets.push(parse_metric_selector_with(selector, options)?);
+    }
+    let matches_empty = |matcher: &Matcher| match matcher.op {
+        MatchOp::Equal => matcher.value.is_empty(),
+        MatchOp::NotEqual => !matcher.value.is_empty(),
+        // What does not compile was refused above.
+        MatchOp::Regex => (options.regex)(&matcher.value).unwrap_or(false),
+        MatchOp::NotRegex => !(options.regex)(&matcher.value).unwrap_or(true),
+    };
+    if sets.iter().any(|set| set.iter().all(matches_empty)) {
+        return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
+    }
+    Ok(sets)
+}
+
+/// The label name in the path; `U__` starts an escaped one.
+fn label_name(bytes: &[u8]) -> Result<String, ApiError> {
+    let Ok(name) = str::from_utf8(bytes) else {
+        let shown: String = bytes.iter().map(|byte| shown_byte(*byte)).collect();
+        return Err(ApiError::bad_data(format!("invalid label name: \"{shown}\"")));
+    };
+    let name = match name.strip_prefix("U__") {
+        Some(escaped) => unescape(escaped).unwrap_or_else(|| name.to_owned()),
+        None => name.to_owned(),
+    };
+    if name.is_empty() {
+        return Err(ApiError::bad_data(format!("invalid label name: {}", go_quoted(&name))));
+    }
+    Ok(name)
+}
+
+fn shown_byte(byte: u8) -> String {
+    match byte {
+        b'"' | b'\\' => format!("\\{}", byte as char),
+        0x20..0x7f => (byte as char).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    }
+}
+
+/// Undoes value encoding: `__` is `_`, `_2e_` the character U+002E. `None` when it is not such an encoding.
+fn unescape(escaped: &str) -> Option<String> {
+    let mut out = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some(at) = rest.find('_') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(behind) = rest.strip_prefix('_') {
+            out.push('_');
+            rest = behind;
+            continue;
+        }
+        let (code, behind) = rest.split_once('_')?;
+        if code.len() > 6 || !code.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        out.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_path() {
+        for (path, name) in [
+            ("job", "job"),
+            ("foo-bar", "foo-bar"),
+            ("U__http_2e_status", "http.status"),
+            ("U__a__b", "a_b"),
+            ("U___1f600_", "\u{1f600}"),
+            // No valid encoding stays as it is.
+            ("U__a_zz_", "U__a_zz_"),
+            ("U__a_2e", "U__a_2e"),
+            ("U__a_d800_", "U__a_d800_"),
+        ] {
+            assert_eq!(label_name(path.as_bytes()).as_deref(), Ok(name), "{path}");
+        }
+        for (bytes, error) in [
+            (&b""[..], "invalid label name: \"\""),
+            (b"U__", "invalid label name: \"\""),
+            (b"\xff", "invalid label name: \"\\xff\""),
+        ] {
+            assert_eq!(label_name(bytes).expect_err("invalid").message, error);
+        }
+    }
+}

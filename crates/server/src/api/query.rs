@@ -1,0 +1,232 @@
+//! `query`, `query_range`, `query_exemplars`, `format_query`, `parse_query`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chronolith_model::TenantId;
+use chronolith_promql::{CancelToken, Query, QueryError, QueryResult, QueryStats, Value};
+use chronolith_syntax::{
+    ast::{Expr, ExprKind},
+    pretty, walk,
+};
+use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+
+use super::{ApiResult, TRUNCATED, ast, success, success_with};
+use crate::{
+    error::ApiError,
+    json::{Commas, JsonWriter},
+    params::{ApiTime, Grid, Timeout, lookback_of},
+    routes::ApiRequest,
+};
+
+/// A guess at the bytes of one sample in a matrix, `[1435781451.781,"12345"],`.
+const SAMPLE_BYTES: usize = 28;
+/// A guess at the bytes of a series' labels.
+const LABELS_BYTES: usize = 200;
+
+/// Cancels a query when the request that waits for it is dropped: the client went away.
+struct CancelOnDrop(CancelToken);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+pub(super) async fn instant(request: ApiRequest) -> ApiResult {
+    let limit = request.params.limit()?;
+    let now = ApiTime::from_millis(request.state.info().now_ms());
+    let time = request.params.time_or("time", now)?.millis();
+    let deadline = Timeout::of(&request.params)?;
+    let lookback = lookback_of(&request.params)?;
+    let query = Query { lookback, ..Query::instant(request.params.get("query"), time) };
+    run(&request, query, deadline, limit).await
+}
+
+pub(super) async fn range(request: ApiRequest) -> ApiResult {
+    let limit = request.params.limit()?;
+    let grid = Grid::of(&request.params)?;
+    let deadline = Timeout::of(&request.params)?;
+    let lookback = lookback_of(&request.params)?;
+    let text = request.params.get("query");
+    let query = Query { lookback, ..Query::range(text, grid.start, grid.end, grid.step) };
+    run(&request, query, deadline, limit).await
+}
+
+async fn run(request: &ApiRequest, mut query: Query, deadline: Timeout, limit: usize) -> ApiResult {
+    let longest = request.state.engine().options().timeout;
+    let allowed = match deadline {
+        Timeout::Default => longest,
+        Timeout::After(timeout) => timeout.min(longest),
+        Timeout::Expired => {
+            parsed(request).map_err(|error| ApiError::parameter("query", error))?;
+            return Err(ApiError::parameter("query", "context deadline exceeded"));
+        }
+    };
+    query.tenant = TenantId::default();
+    let _in_flight = request.state.metrics().queries_in_flight.hold();
+    let cancel = CancelOnDrop(query.cancel.clone());
+    let started = Instant::now();
+    let gate = Arc::clone(&request.state.gates().queries);
+    // Waiting here costs no thread; the engine's own gate then lets the query through at once.
+    let Ok(permit) = timeout(allowed, gate.acquire_owned()).await else {
+        return Err(QueryError::Timeout("query queue").into());
+    };
+    let permit = permit.map_err(|_| ApiError::task_died())?;
+    let waited = started.elapsed();
+    query.timeout = Some(allowed.saturating_sub(waited));
+    let stats = !request.params.get("stats").is_empty();
+    let engine = Arc::clone(request.state.engine());
+    let queryable = Arc::clone(&request.backend.queryable);
+    let runtime = Handle::current();
+    let task = spawn_blocking(move || {
+        let _permit = permit;
+        let mut result = runtime.block_on(engine.run(&*queryable, &query))?;
+        result.stats.queue_time += waited;
+        Ok(encode(result, limit, stats))
+    });
+    let body = task.await.map_err(|_| ApiError::task_died())?;
+    drop(cancel);
+    body.map(Some)
+}
+
+/// The answer for `result`, at most `limit` series or elements of it (0 = all).
+pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Vec<u8> {
+    if limit > 0 && truncate(&mut result.value, limit) {
+        result.warnings.push(TRUNCATED.to_owned());
+    }
+    let capacity = match &result.value {
+        Value::Scalar { .. } => 64,
+        Value::String { value, .. } => value.len() + 64,
+        Value::Vector(samples) => samples.len() * (LABELS_BYTES + SAMPLE_BYTES),
+        Value::Matrix(series) => series.iter().map(|s| LABELS_BYTES + s.points.len() * SAMPLE_BYTES).sum(),
+    };
+    success_with(&result.warnings, &result.infos, capacity, |json| {
+        value(json, &result.value);
+        if stats {
+            json.raw(",\"stats\":");
+            statistics(json, &result.stats);
+        }
+        json.raw("}");
+    })
+}
+
+fn truncate(value: &mut Value, limit: usize) -> bool {
+    match value {
+        Value::Vector(samples) if samples.len() > limit => samples.truncate(limit),
+        Value::Matrix(series) if series.len() > limit => series.truncate(limit),
+        _ => return false,
+    }
+    true
+}
+
+/// Type and result, the object left open.
+fn value(json: &mut JsonWriter, value: &Value) {
+    match value {
+        Value::Scalar { timestamp, value } => {
+            json.raw("{\"resultType\":\"scalar\",\"result\":[");
+            json.timestamp_float(*timestamp);
+            json.raw(",");
+            json.fixed_value(*value);
+            json.raw("]");
+        }
+        Value::String { timestamp, value } => {
+            json.raw("{\"resultType\":\"string\",\"result\":[");
+            json.timestamp_float(*timestamp);
+            json.raw(",");
+            json.string_go(value);
+            json.raw("]");
+        }
+        Value::Vector(samples) => {
+            json.raw("{\"resultType\":\"vector\",\"result\":[");
+            let mut commas = Commas::default();
+            for sample in samples {
+                commas.next(json);
+                json.raw("{\"metric\":");
+                json.labels(&sample.labels);
+                json.raw(",\"value\":[");
+                json.timestamp(sample.timestamp);
+                json.raw(",");
+                json.value(sample.value);
+                json.raw("]}");
+            }
+            json.raw("]");
+        }
+        Value::Matrix(series) => {
+            json.raw("{\"resultType\":\"matrix\",\"result\":[");
+            let mut commas = Commas::default();
+            for series in series {
+                commas.next(json);
+                json.raw("{\"metric\":");
+                json.labels(&series.labels);
+                json.raw(",\"values\":[");
+                let mut commas = Commas::default();
+                for (timestamp, value) in &series.points {
+                    commas.next(json);
+                    json.raw("[");
+                    json.timestamp(*timestamp);
+                    json.raw(",");
+                    json.value(*value);
+                    json.raw("]");
+                }
+                json.raw("]}");
+            }
+            json.raw("]");
+        }
+    }
+}
+
+fn statistics(json: &mut JsonWriter, stats: &QueryStats) {
+    let total = stats.prepare_time + stats.eval_time + stats.sort_time;
+    json.raw("{\"timings\":{");
+    let mut commas = Commas::default();
+    for (name, time) in [
+        ("evalTotalTime", total),
+        ("resultSortTime", stats.sort_time),
+        ("queryPreparationTime", stats.prepare_time),
+        ("innerEvalTime", stats.eval_time),
+        ("execQueueTime", stats.queue_time),
+        ("execTotalTime", total + stats.queue_time),
+    ] {
+        commas.next(json);
+        json.key(name);
+        json.float(Duration::as_secs_f64(&time));
+    }
+    json.raw("},\"samples\":{\"totalQueryableSamples\":");
+    json.integer(stats.total_queryable_samples);
+    json.raw(",\"peakSamples\":");
+    json.integer(stats.peak_samples);
+    json.raw("}}");
+}
+
+/// The parameter `query`, parsed.
+fn parsed(request: &ApiRequest) -> Result<Expr, chronolith_syntax::ParseError> {
+    chronolith_syntax::parse(request.params.get("query"), &request.state.engine().options().parse)
+}
+
+/// There are no exemplars; what is wrong with the request is said all the same.
+pub(super) fn exemplars(request: &ApiRequest) -> ApiResult {
+    let (start, end) = request.params.exemplar_range()?;
+    if end.is_before(start) {
+        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
+    }
+    let expr = parsed(request)?;
+    let mut selectors = false;
+    walk(&expr, &mut |expr| {
+        selectors |= matches!(expr.kind, ExprKind::Vector(_) | ExprKind::Matrix(_));
+        !selectors
+    });
+    Ok(selectors.then(|| success(|json| json.raw("[]"))))
+}
+
+pub(super) fn format(request: &ApiRequest) -> ApiResult {
+    let expr = parsed(request).map_err(|error| ApiError::parameter("query", error))?;
+    Ok(Some(success(|json| json.string_html_escaped(&pretty(&expr)))))
+}
+
+pub(super) fn parse(request: &ApiRequest) -> ApiResult {
+    let expr = parsed(request).map_err(|error| ApiError::parameter("query", error))?;
+    Ok(Some(success(|json| ast::write(json, &expr))))
+}

@@ -1,0 +1,104 @@
+//! Compression of finished answers.
+
+use std::io::Write as _;
+
+use axum::http::{HeaderMap, header};
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
+
+/// Shorter answers go out as they are: a header would eat what compression saves.
+pub(crate) const COMPRESS_BYTES_MIN: usize = 1024;
+
+/// Above it an answer is compressed on a thread that may block.
+pub(crate) const COMPRESS_INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// How an answer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Gzip,
+    /// zlib, which is what HTTP calls deflate.
+    Deflate,
+}
+
+impl Encoding {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
+
+    /// The first one of `Accept-Encoding` that is known here. Weights are not read, as Prometheus does not.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
+        let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).find_map(|token| {
+            let name = token.split(';').next().unwrap_or_default().trim();
+            match name {
+                "gzip" => Some(Self::Gzip),
+                "deflate" => Some(Self::Deflate),
+                _ => None,
+            }
+        })
+    }
+
+    /// `body`, compressed; `None` if that did not work out, which memory can only cause.
+    pub(crate) fn compress(self, body: &[u8]) -> Option<Vec<u8>> {
+        let out = Vec::with_capacity(body.len() / 4);
+        // The level at which a core compresses as fast as it encodes JSON.
+        let level = Compression::fast();
+        match self {
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(out, level);
+                encoder.write_all(body).ok()?;
+                encoder.finish().ok()
+            }
+            Self::Deflate => {
+                let mut encoder = ZlibEncoder::new(out, level);
+                encoder.write_all(body).ok()?;
+                encoder.finish().ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use axum::http::HeaderValue;
+    use flate2::read::{GzDecoder, ZlibDecoder};
+
+    use super::*;
+
+    #[test]
+    fn the_first_known_name_wins() {
+        for (accept, expected) in [
+            ("gzip", Some(Encoding::Gzip)),
+            ("br, deflate, gzip", Some(Encoding::Deflate)),
+            ("zstd;q=1.0,gzip;q=0", Some(Encoding::Gzip)),
+            ("identity", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(Encoding::accepted(&headers), expected, "{accept}");
+        }
+        assert_eq!(Encoding::accepted(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let body = "[1435781451.781,\"1\"],".repeat(1000);
+        let mut text = String::new();
+        let gzip = Encoding::Gzip.compress(body.as_bytes()).expect("memory");
+        assert!(gzip.len() < body.len() / 10);
+        GzDecoder::new(&gzip[..]).read_to_string(&mut text).expect("gzip");
+        assert_eq!(text, body);
+        text.clear();
+        let deflate = Encoding::Deflate.compress(body.as_bytes()).expect("memory");
+        ZlibDecoder::new(&deflate[..]).read_to_string(&mut text).expect("zlib");
+        assert_eq!(text, body);
+    }
+}

@@ -1,0 +1,231 @@
+//! What every handler shares, and whether the server answers yet.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chronolith_promql::Engine;
+use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
+use chronolith_storage::{Appender, KeyHasher, Queryable};
+use tokio::sync::Semaphore;
+
+use crate::{info::ServerInfo, metrics::HttpMetrics};
+
+/// Storage, once it is open.
+#[derive(Clone)]
+pub struct Backend {
+    /// Takes samples.
+    pub appender: Arc<dyn Appender>,
+    /// Answers queries.
+    pub queryable: Arc<dyn Queryable>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
+}
+
+/// Which web pages of other origins may read answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// All of them, as Prometheus does by default: the origin is echoed.
+    #[default]
+    Any,
+    /// These, compared exactly (`https://grafana.example.org`).
+    List(Vec<String>),
+}
+
+/// Limits of the HTTP side. Every one has a default that suits a laptop.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Connections open at once; more wait in the listener's backlog.
+    pub connections_max: usize,
+    /// Longest wait for the header of the next request, idle time of a kept-alive connection included.
+    pub header_read_timeout: Duration,
+    /// Longest wait for a request's body.
+    pub body_read_timeout: Duration,
+    /// Longest wait for running requests after a shutdown was asked for.
+    pub drain_timeout: Duration,
+    /// Largest form body, in bytes.
+    pub form_body_max_bytes: usize,
+    /// Largest compressed body of a remote write, in bytes; above it the answer is 413.
+    pub write_body_max_bytes: usize,
+    /// Largest decompressed body of a remote write, in bytes; above it the answer is 400.
+    pub write_decoded_max_bytes: usize,
+    /// Remote writes handled at once.
+    pub writes_in_flight_max: usize,
+    /// Bytes that bodies of remote writes, compressed and not, may hold at once.
+    pub write_memory_max_bytes: usize,
+    /// Longest wait of a remote write for its turn; then 503 with `Retry-After`.
+    pub write_queue_timeout: Duration,
+    /// Queries for labels, series and metadata at once; others wait.
+    pub label_queries_in_flight_max: usize,
+    /// Most `match[]` parameters of one request.
+    pub matcher_sets_max: usize,
+    /// Limits on what a remote write holds.
+    pub decode: DecodeLimits,
+    /// Who may read answers from a web page of another origin.
+    pub cors: CorsOrigins,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 512,
+            header_read_timeout: Duration::from_secs(120),
+            body_read_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+            form_body_max_bytes: 10 << 20,
+            write_body_max_bytes: 32 << 20,
+            write_decoded_max_bytes: 32 << 20,
+            writes_in_flight_max: 64,
+            write_memory_max_bytes: 256 << 20,
+            write_queue_timeout: Duration::from_secs(5),
+            label_queries_in_flight_max: 20,
+            matcher_sets_max: 1024,
+            decode: DecodeLimits::default(),
+            cors: CorsOrigins::Any,
+        }
+    }
+}
+
+/// Shared by all handlers; clones share everything.
+///
+/// It starts not ready: but for `/metrics`, `/-/healthy` and the page at `/`, every route answers 503 until
+/// [`AppState::set_ready`].
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+struct Shared {
+    backend: OnceLock<Backend>,
+    stopping: AtomicBool,
+    engine: Arc<Engine>,
+    info: Arc<dyn ServerInfo>,
+    limits: HttpLimits,
+    metrics: HttpMetrics,
+    gates: Gates,
+    buffers: BufferPool,
+}
+
+/// How much of each kind may go on at once.
+pub(crate) struct Gates {
+    pub(crate) writes: Arc<Semaphore>,
+    /// In units of [`WRITE_MEMORY_UNIT`] bytes.
+    pub(crate) write_memory: Arc<Semaphore>,
+    pub(crate) queries: Arc<Semaphore>,
+    pub(crate) label_queries: Arc<Semaphore>,
+}
+
+/// Bytes per permit of the write memory gate.
+pub(crate) const WRITE_MEMORY_UNIT: usize = 1024;
+
+impl AppState {
+    /// A server that is not ready yet.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, limits: HttpLimits, info: Arc<dyn ServerInfo>) -> Self {
+        let gate = |permits: usize| Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
+        let gates = Gates {
+            writes: gate(limits.writes_in_flight_max),
+            write_memory: gate(limits.write_memory_max_bytes / WRITE_MEMORY_UNIT),
+            queries: gate(engine.options().concurrency_max),
+            label_queries: gate(limits.label_queries_in_flight_max),
+        };
+        // One buffer per core keeps the memory that is in use between requests small.
+        let buffers = BufferPool::new(
+            std::thread::available_parallelism().map_or(2, usize::from),
+            limits.write_decoded_max_bytes.min(4 << 20),
+        );
+        Self(Arc::new(Shared {
+            backend: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            engine,
+            info,
+            limits,
+            metrics: HttpMetrics::default(),
+            gates,
+            buffers,
+        }))
+    }
+
+    /// Storage is open: from now on requests are answered. Only the first call counts.
+    pub fn set_ready(&self, backend: Backend) {
+        let _ = self.0.backend.set(backend);
+    }
+
+    /// Shutdown has begun: `/-/ready` and new requests answer 503 from now on, running ones finish.
+    pub fn set_stopping(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether [`AppState::set_stopping`] was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether requests are answered.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.backend().is_some()
+    }
+
+    /// The HTTP side's own counters.
+    #[must_use]
+    pub fn metrics(&self) -> &HttpMetrics {
+        &self.0.metrics
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn limits(&self) -> &HttpLimits {
+        &self.0.limits
+    }
+
+    /// The whole text of `/metrics`, for a self-scrape without a round trip.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        crate::metrics::exposition(self)
+    }
+
+    pub(crate) fn backend(&self) -> Option<&Backend> {
+        if self.is_stopping() { None } else { self.0.backend.get() }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    pub(crate) fn info(&self) -> &dyn ServerInfo {
+        &*self.0.info
+    }
+
+    pub(crate) fn gates(&self) -> &Gates {
+        &self.0.gates
+    }
+
+    pub(crate) fn buffers(&self) -> &BufferPool {
+        &self.0.buffers
+    }
+}
+
+impl Backend {
+    pub(crate) fn key_hasher(&self) -> KeyHasher {
+        self.appender.key_hasher()
+    }
+}
+
+impl fmt::Debug for AppState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppState")
+            .field("ready", &self.is_ready())
+            .field("stopping", &self.is_stopping())
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,305 @@
+//! `POST /api/v1/write`: remote write 1.0.
+//!
+//! Encoding and type are judged first, then the sizes, then the content. Valid samples are stored whatever the others
+//! are like; if any was refused the answer is 400 with the first reasons, so that nobody sends it again. What may work
+//! later is answered 503 with `Retry-After`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
+};
+use chronolith_model::TenantId;
+use chronolith_remote::{
+    WireError,
+    remote_write::{DecodedWrite, decode},
+    snappy::{self, SnappyError},
+};
+use chronolith_storage::{AppendOutcome, LabelSource as _, RejectReason, StorageError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use crate::{
+    error::{plain_error, retry_after},
+    routes::read_body,
+    state::{AppState, Backend, WRITE_MEMORY_UNIT},
+};
+
+/// Decoders that lie idle between requests, at most.
+const DECODERS_MAX: usize = 8;
+/// A decoder that grew above it is not kept, in samples.
+const DECODER_SAMPLES_MAX: usize = 100_000;
+
+static DECODERS: Mutex<Vec<DecodedWrite>> = Mutex::new(Vec::new());
+
+/// Why a request was not, or not wholly, taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// 415
+    #[error("{0}")]
+    UnsupportedMedia(String),
+    /// 413, 408 or 400, from reading the body.
+    #[error("{0}")]
+    Body(#[from] crate::error::ApiError),
+    /// 400
+    #[error(transparent)]
+    Snappy(#[from] SnappyError),
+    /// 400
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// 400: some samples were refused, the others are stored.
+    #[error("{0}")]
+    Partial(String),
+    /// 503
+    #[error("too many remote writes in flight, retry later")]
+    Overloaded,
+    /// 503, or 500 for what is neither the sender's fault nor temporary.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// 500: the task died, which is a bug.
+    #[error("the request failed inside the server")]
+    Died,
+}
+
+impl WriteError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Body(error) => error.kind.status(),
+            Self::Snappy(_) | Self::Wire(_) | Self::Partial(_) => StatusCode::BAD_REQUEST,
+            Self::Overloaded | Self::Storage(StorageError::Unavailable { .. } | StorageError::Canceled) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Storage(StorageError::Invalid { .. }) => StatusCode::BAD_REQUEST,
+            Self::Storage(_) | Self::Died => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+pub(crate) async fn handle(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -> Response<Body> {
+    let _in_flight = state.metrics().writes_in_flight.hold();
+    let error = match write(state, backend, parts, body).await {
+        Ok(()) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return response;
+        }
+        Err(error) => error,
+    };
+    let status = error.status();
+    let mut response = plain_error(status, &error.to_string());
+    match (&error, status) {
+        (WriteError::Overloaded, _) => state.metrics().writes_overloaded.increment(),
+        (_, StatusCode::SERVICE_UNAVAILABLE) => state.metrics().writes_unavailable.increment(),
+        (_, StatusCode::INTERNAL_SERVER_ERROR) => tracing::error!(%error, "remote write failed"),
+        _ => {}
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after());
+    }
+    response
+}
+
+async fn write(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -> Result<(), WriteError> {
+    check_encoding(&parts.headers)?;
+    check_content_type(&parts.headers)?;
+    let limits = state.limits();
+    let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let turn = turn(state, &state.gates().writes, 1).await?;
+    // A body without a declared length may become as long as is allowed.
+    let body_bytes = declared.unwrap_or(limits.write_body_max_bytes).min(limits.write_body_max_bytes);
+    let mut memory = turn_for_bytes(state, body_bytes).await?;
+    let body = read_body(body, limits.write_body_max_bytes, limits).await?;
+    let length = snappy::decompressed_len(&body, limits.write_decoded_max_bytes)?;
+    memory.merge(turn_for_bytes(state, length).await?);
+    let (state, backend) = (state.clone(), backend.clone());
+    let task = spawn_blocking(move || {
+        let result = decode_and_append(&state, &backend, &body);
+        // Both are held until the samples are durable, also when the sender has gone away meanwhile.
+        drop((turn, memory));
+        result
+    });
+    task.await.map_err(|_| WriteError::Died)?
+}
+
+/// Waits for a place among the writes in flight.
+async fn turn(
+    state: &AppState,
+    gate: &Arc<Semaphore>,
+    permits: u32,
+) -> Result<OwnedSemaphorePermit, WriteError> {
+    let acquire = Arc::clone(gate).acquire_many_owned(permits);
+    match timeout(state.limits().write_queue_timeout, acquire).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(WriteError::Overloaded),
+    }
+}
+
+async fn turn_for_bytes(state: &AppState, bytes: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+    // One request may always take half of it: body and content together then fit.
+    let half = (state.limits().write_memory_max_bytes / WRITE_MEMORY_UNIT / 2).max(1);
+    let permits = bytes.div_ceil(WRITE_MEMORY_UNIT).min(half);
+    turn(state, &state.gates().write_memory, u32::try_from(permits).unwrap_or(u32::MAX)).await
+}
+
+/// Absent counts as snappy, as in Prometheus.
+fn check_encoding(headers: &HeaderMap) -> Result<(), WriteError> {
+    let encoding = shown(headers.get(header::CONTENT_ENCODING));
+    if encoding.is_empty() || encoding == "snappy" {
+        return Ok(());
+    }
+    Err(WriteError::UnsupportedMedia(format!(
+        "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
+    )))
+}
+
+const MEDIA_TYPE: &str = "application/x-protobuf";
+const MESSAGE_V1: &str = "prometheus.WriteRequest";
+const MESSAGE_V2: &str = "io.prometheus.write.v2.Request";
+
+/// Absent counts as remote write 1.0. Blanks around parameters are ignored, which Prometheus does not do: it takes
+/// `application/x-protobuf; proto=...v2...` for 1.0 and loses the data.
+fn check_content_type(headers: &HeaderMap) -> Result<(), WriteError> {
+    let content_type = shown(headers.get(header::CONTENT_TYPE));
+    if content_type.is_empty() {
+        return Ok(());
+    }
+    let refused = |text: String| Err(WriteError::UnsupportedMedia(text));
+    let mut parts = content_type.split(';').map(str::trim);
+    if parts.next() != Some(MEDIA_TYPE) {
+        return refused(format!(
+            "expected {MEDIA_TYPE} as the first (media) part, got {content_type} content-type"
+        ));
+    }
+    for parameter in parts {
+        let Some((name, value)) = parameter.split_once('=') else {
+            return refused(format!(
+                "as per https://www.rfc-editor.org/rfc/rfc9110#parameter expected parameters to be key-values, got \
+                 {parameter} in {content_type} content-type"
+            ));
+        };
+        match (name.trim(), value.trim()) {
+            ("proto", MESSAGE_V1) => {}
+            ("proto", MESSAGE_V2) => {
+                return refused(format!(
+                    "{MESSAGE_V2} protobuf message is not accepted by this server; only accepts {MESSAGE_V1}"
+                ));
+            }
+            ("proto", unknown) => {
+                return refused(format!(
+                    "got {content_type} content type; unknown remote write protobuf message {unknown}, supported: \
+                     {MESSAGE_V1}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A header as text; what is not text cannot match anything.
+fn shown(header: Option<&HeaderValue>) -> String {
+    header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+}
+
+fn decode_and_append(state: &AppState, backend: &Backend, body: &Bytes) -> Result<(), WriteError> {
+    let mut decoder = take_decoder();
+    let result = append(state, backend, body, &mut decoder);
+    if decoder.samples_capacity() <= DECODER_SAMPLES_MAX {
+        let mut idle = DECODERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < DECODERS_MAX {
+            idle.push(decoder);
+        }
+    }
+    result
+}
+
+fn take_decoder() -> DecodedWrite {
+    DECODERS.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+}
+
+fn append(
+    state: &AppState,
+    backend: &Backend,
+    body: &Bytes,
+    decoder: &mut DecodedWrite,
+) -> Result<(), WriteError> {
+    let limits = state.limits();
+    let metrics = state.metrics();
+    metrics.write_bytes.add(body.len() as u64);
+    let mut buffer = state.buffers().take();
+    let message = snappy::decompress(body, limits.write_decoded_max_bytes, &mut buffer)?;
+    decode(message, &backend.key_hasher(), &limits.decode, decoder)?;
+    let tenant = TenantId::default();
+    let metadata = decoder.take_metadata();
+    metrics.metadata_ignored.add(decoder.metadata_ignored());
+    metrics.exemplars_ignored.add(decoder.exemplars());
+    if !metadata.is_empty() {
+        metrics.metadata_stored.add(metadata.len() as u64);
+        backend.appender.append_metadata(&tenant, metadata);
+    }
+    let labels = decoder.labels(message, &limits.decode);
+    let mut outcome = AppendOutcome::default();
+    if !decoder.series().is_empty() {
+        let appended = backend.appender.append(&tenant, &decoder.batch(&labels))?;
+        // Also when nothing was stored: what was found to be there already may still be on its way to the disk.
+        appended.ticket.wait()?;
+        outcome = appended.outcome;
+        for rejection in &mut outcome.rejections {
+            if rejection.labels.is_none() {
+                rejection.labels = labels.labels(rejection.series).ok();
+            }
+        }
+    }
+    metrics.samples_rejected.add(outcome.rejected);
+    for series in decoder.histogram_series() {
+        let known = labels.of_histograms(series).ok();
+        outcome.reject(RejectReason::HistogramsUnsupported, usize::MAX, known.as_ref(), 0);
+    }
+    outcome.rejected += decoder.histograms();
+    metrics.histograms_rejected.add(decoder.histograms());
+    metrics.samples_stored.add(outcome.stored);
+    metrics.samples_duplicate.add(outcome.duplicates);
+    note_refusals(state, &outcome);
+    if outcome.rejected > 0 { Err(WriteError::Partial(reasons(&outcome))) } else { Ok(()) }
+}
+
+/// Counts the kinds of refusal of a request, and logs the first of each kind since the start.
+fn note_refusals(state: &AppState, outcome: &AppendOutcome) {
+    for (index, rejection) in outcome.rejections.iter().enumerate() {
+        let kind = rejection.reason.label();
+        if outcome.rejections.iter().take(index).any(|earlier| earlier.reason.label() == kind) {
+            continue;
+        }
+        let counter = state.metrics().partial_writes.with(kind);
+        if counter.get() == 0 {
+            let series = rejection.labels.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(kind, series, reason = %rejection.reason, "first sample refused for this reason");
+        }
+        counter.increment();
+    }
+}
+
+/// The first reasons, one a line, each with its series.
+fn reasons(outcome: &AppendOutcome) -> String {
+    let mut text = String::new();
+    for rejection in &outcome.rejections {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&rejection.reason.to_string());
+        // What is wrong with labels names them already.
+        if let (Some(labels), false) = (&rejection.labels, matches!(rejection.reason, RejectReason::InvalidLabels(_))) {
+            text.push_str(&format!(" for series {labels}"));
+        }
+    }
+    let named = outcome.rejections.len() as u64;
+    if outcome.rejected > named {
+        text.push_str(&format!("\n{} samples refused, the first reasons are above", outcome.rejected));
+    }
+    text
+}

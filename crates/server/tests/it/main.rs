@@ -1,0 +1,9 @@
+//! The HTTP side as a client sees it. Bodies are those of Prometheus 3.5.3, but where a comment says otherwise.
+
+mod api;
+mod clients;
+mod harness;
+mod http;
+mod overload;
+mod serve;
+mod write;

@@ -1,0 +1,179 @@
+//! Limits on what goes on at once, and clients that go away.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use axum::{body::Body, http::Request};
+use chronolith_model::{MetricMetadata, TenantId, TimeRange};
+use chronolith_promql::{CancelToken, Engine, EngineOptions};
+use chronolith_server::{AppState, Backend, HttpLimits, router};
+use chronolith_storage::{
+    AppendedBatch, Appender, KeyHasher, Querier, Queryable, StorageError, WriteBatch, memory::MemoryStorage,
+};
+use tower::ServiceExt as _;
+
+use crate::harness::{NOW, TestInfo, one_series};
+
+/// Storage whose calls block until they are let go.
+struct Gate {
+    memory: MemoryStorage,
+    entered: mpsc::SyncSender<()>,
+    open: AtomicBool,
+}
+
+impl Gate {
+    fn block(&self) {
+        let _ = self.entered.try_send(());
+        while !self.open.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Appender for Gate {
+    fn key_hasher(&self) -> KeyHasher {
+        self.memory.key_hasher()
+    }
+
+    fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<AppendedBatch, StorageError> {
+        self.block();
+        self.memory.append(tenant, batch)
+    }
+
+    fn append_metadata(&self, tenant: &TenantId, metadata: Vec<MetricMetadata>) {
+        self.memory.append_metadata(tenant, metadata);
+    }
+}
+
+impl Queryable for Gate {
+    fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
+        self.block();
+        self.memory.querier(tenant, range)
+    }
+}
+
+fn gated(limits: HttpLimits, engine: EngineOptions) -> (AppState, Arc<Gate>, mpsc::Receiver<()>) {
+    let (entered, wait) = mpsc::sync_channel(100);
+    let gate = Arc::new(Gate { memory: MemoryStorage::new(), entered, open: AtomicBool::new(false) });
+    let state = AppState::new(Arc::new(Engine::new(engine)), limits, Arc::new(TestInfo));
+    let (appender, queryable) = (Arc::clone(&gate) as _, Arc::clone(&gate) as _);
+    state.set_ready(Backend { appender, queryable });
+    (state, gate, wait)
+}
+
+fn write_request() -> Request<Body> {
+    let body = one_series(&[("__name__", "up")], &[(NOW, 1.0)]);
+    Request::post("/api/v1/write").body(Body::from(body)).expect("a request")
+}
+
+fn query_request(parameters: &str) -> Request<Body> {
+    Request::get(format!("/api/v1/query?query=up&{parameters}")).body(Body::empty()).expect("a request")
+}
+
+async fn wait_for(mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it did not come to that in five seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_finds_no_place_is_sent_back() {
+    let limits = HttpLimits {
+        writes_in_flight_max: 1,
+        write_queue_timeout: Duration::from_millis(20),
+        ..HttpLimits::default()
+    };
+    let (state, gate, entered) = gated(limits, EngineOptions::default());
+    let app = router(state.clone());
+    let first = tokio::spawn(app.clone().oneshot(write_request()));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    let second = app.clone().oneshot(write_request()).await.expect("infallible");
+    assert_eq!(second.status(), 503);
+    assert_eq!(second.headers()["retry-after"], "5");
+    assert_eq!(state.metrics().writes_overloaded.get(), 1);
+    gate.open.store(true, Ordering::Relaxed);
+    assert_eq!(first.await.expect("no panic").expect("infallible").status(), 204);
+    assert_eq!(app.oneshot(write_request()).await.expect("infallible").status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_share_a_bounded_memory() {
+    let limits = HttpLimits {
+        write_memory_max_bytes: 4096,
+        write_queue_timeout: Duration::from_millis(20),
+        ..HttpLimits::default()
+    };
+    let (state, gate, entered) = gated(limits, EngineOptions::default());
+    let app = router(state.clone());
+    // Without a content length each body counts as half the memory until it is read, and keeps that.
+    let first = tokio::spawn(app.clone().oneshot(write_request()));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    let second = app.clone().oneshot(write_request()).await.expect("infallible");
+    assert_eq!(second.status(), 503, "the first holds 3 of 4 KiB");
+    gate.open.store(true, Ordering::Relaxed);
+    assert_eq!(first.await.expect("no panic").expect("infallible").status(), 204);
+    assert_eq!(app.oneshot(write_request()).await.expect("infallible").status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_finished_although_its_sender_went_away() {
+    let (state, gate, entered) = gated(HttpLimits::default(), EngineOptions::default());
+    let app = router(state.clone());
+    let write = tokio::spawn(app.oneshot(write_request()));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    write.abort();
+    wait_for(|| state.metrics().disconnects.get() == 1).await;
+    gate.open.store(true, Ordering::Relaxed);
+    wait_for(|| state.metrics().samples_stored.get() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_waits_for_its_turn_and_no_longer_than_its_timeout() {
+    let engine = EngineOptions { concurrency_max: 1, ..EngineOptions::default() };
+    let (state, gate, entered) = gated(HttpLimits::default(), engine);
+    let app = router(state.clone());
+    let first = tokio::spawn(app.clone().oneshot(query_request("")));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    let second = app.clone().oneshot(query_request("timeout=50ms")).await.expect("infallible");
+    assert_eq!(second.status(), 503);
+    let body = axum::body::to_bytes(second.into_body(), 1000).await.expect("short");
+    let text = r#"{"status":"error","errorType":"timeout","error":"query timed out in query queue"}"#;
+    assert_eq!(body, text);
+    assert_eq!(state.metrics().queries_in_flight.get(), 1);
+    gate.open.store(true, Ordering::Relaxed);
+    assert_eq!(first.await.expect("no panic").expect("infallible").status(), 200);
+    assert_eq!(app.oneshot(query_request("")).await.expect("infallible").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_whose_client_went_away_makes_room() {
+    let engine = EngineOptions { concurrency_max: 1, ..EngineOptions::default() };
+    let (state, gate, entered) = gated(HttpLimits::default(), engine);
+    let app = router(state.clone());
+    let first = tokio::spawn(app.clone().oneshot(query_request("")));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    first.abort();
+    wait_for(|| state.metrics().disconnects.get() == 1).await;
+    assert_eq!(state.metrics().queries_in_flight.get(), 0);
+    // Storage that waits in the middle of a call cannot be interrupted; the engine then stops at its next check.
+    gate.open.store(true, Ordering::Relaxed);
+    assert_eq!(app.oneshot(query_request("")).await.expect("infallible").status(), 200);
+}
+
+#[test]
+fn tokens_share_their_flag() {
+    let token = CancelToken::default();
+    let clone = token.clone();
+    token.cancel();
+    assert!(clone.is_canceled());
+}

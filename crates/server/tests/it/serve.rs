@@ -1,0 +1,125 @@
+//! The accept loop, over real sockets.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, routing::get};
+use chronolith_server::{HttpLimits, router, serve};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::harness::Server;
+
+async fn start(app: Router, limits: HttpLimits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        serve(listener, app, &limits, async { drop(stopped.await) }).await.expect("serve");
+    });
+    (address, stop, task)
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("send");
+    let mut answer = vec![0; 4096];
+    let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("in time").expect("read");
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+/// Whether the other side closes the connection in time.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut rest = Vec::new();
+    timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.is_ok()
+}
+
+fn slow_app() -> Router {
+    let slow = || async {
+        sleep(Duration::from_millis(200)).await;
+        "slow"
+    };
+    Router::new().route("/slow", get(slow)).route("/stuck", get(|| async { std::future::pending::<&str>().await }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_and_running_requests_finish() {
+    let server = Server::new();
+    let app = router(server.state.clone()).merge(slow_app());
+    let (address, stop, task) = start(app, HttpLimits::default()).await;
+    let mut idle = TcpStream::connect(address).await.expect("connect");
+    for _ in 0..2 {
+        let answer = ask(&mut idle, "/-/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("Prometheus Server is Ready.\n"), "{answer}");
+    }
+    let mut busy = TcpStream::connect(address).await.expect("connect");
+    let running = tokio::spawn(async move { ask(&mut busy, "/slow").await });
+    sleep(Duration::from_millis(50)).await;
+    stop.send(()).expect("serving");
+    assert!(running.await.expect("no panic").ends_with("slow"));
+    timeout(Duration::from_secs(5), task).await.expect("drained").expect("no panic");
+    assert!(is_closed(&mut idle).await);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_ends_does_not_stop_the_shutdown() {
+    let limits = HttpLimits { drain_timeout: Duration::from_millis(100), ..HttpLimits::default() };
+    let (address, stop, task) = start(slow_app(), limits).await;
+    let mut stuck = TcpStream::connect(address).await.expect("connect");
+    stuck.write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
+    sleep(Duration::from_millis(50)).await;
+    stop.send(()).expect("serving");
+    timeout(Duration::from_secs(5), task).await.expect("drained").expect("no panic");
+    assert!(is_closed(&mut stuck).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_never_ends_is_given_up() {
+    let limits = HttpLimits { header_read_timeout: Duration::from_millis(100), ..HttpLimits::default() };
+    let (address, _stop, _task) = start(slow_app(), limits).await;
+    let mut slowloris = TcpStream::connect(address).await.expect("connect");
+    slowloris.write_all(b"GET /slow HTTP/1.1\r\nHost:").await.expect("send");
+    assert!(is_closed(&mut slowloris).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_given_up() {
+    let limits = HttpLimits { body_read_timeout: Duration::from_millis(100), ..HttpLimits::default() };
+    let server = Server::with(limits.clone(), chronolith_promql::EngineOptions::default());
+    let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
+    for path in ["/api/v1/write", "/api/v1/query"] {
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: 100\r\n\r\nabc",
+            if path.ends_with("write") { "application/x-protobuf" } else { "application/x-www-form-urlencoded" }
+        );
+        stream.write_all(head.as_bytes()).await.expect("send");
+        let mut answer = String::new();
+        let read = timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+        assert!(read.is_ok(), "{path}: closed in time");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_above_the_limit_waits() {
+    let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
+    let server = Server::new();
+    let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
+    let mut first = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut first, "/-/ready").await.contains("200 OK"));
+    let mut second = TcpStream::connect(address).await.expect("the backlog takes it");
+    second.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
+    let mut answer = [0; 15];
+    assert!(timeout(Duration::from_millis(100), second.read_exact(&mut answer)).await.is_err(), "no answer yet");
+    drop(first);
+    let read = timeout(Duration::from_secs(5), second.read_exact(&mut answer)).await.expect("in time");
+    read.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}

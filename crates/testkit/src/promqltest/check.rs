@@ -1,0 +1,219 @@
+//! Does a result meet the expectations?
+
+use std::collections::HashMap;
+
+use chronolith_model::{Labels, Timestamp, float::general, is_stale};
+use chronolith_promql::{InstantSample, QueryResult, RangeSeries, Value};
+
+use super::{
+    script::{Expectations, ExpectedValue, Grid, TextMatch},
+    series::{SeriesLine, SeriesValue},
+};
+
+/// Relative difference up to which floats count as equal.
+const EPSILON: f64 = 1e-6;
+
+/// Whether two values count as equal: NaN is NaN, a stale marker only a stale marker, all else within a relative
+/// difference of 1e-6.
+#[must_use]
+pub fn almost_equal(a: f64, b: f64) -> bool {
+    if is_stale(a) || is_stale(b) {
+        return is_stale(a) && is_stale(b);
+    }
+    if a.is_nan() && b.is_nan() || a == b {
+        return true;
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < EPSILON * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < EPSILON
+}
+
+/// Checks warnings and infos.
+pub(super) fn check_annotations(expect: &Expectations, result: &QueryResult) -> Result<(), String> {
+    check_kind("warning", &expect.warn, expect.no_warn, &result.warnings)?;
+    check_kind("info", &expect.info, expect.no_info, &result.infos)
+}
+
+fn check_kind(kind: &str, wanted: &[TextMatch], none: bool, actual: &[String]) -> Result<(), String> {
+    if none && !actual.is_empty() {
+        return Err(format!("expected no {kind}, got {actual:?}"));
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let prefix = format!("PromQL {kind}: ");
+    if let Some(foreign) = actual.iter().find(|text| !text.starts_with(&prefix)) {
+        return Err(format!("{kind} without {prefix:?} in front: {foreign:?}"));
+    }
+    if let Some(missing) = wanted.iter().find(|want| !actual.iter().any(|text| want.matches(text))) {
+        return Err(format!("expected {kind} {missing}, got {actual:?}"));
+    }
+    match actual.iter().find(|text| !wanted.iter().any(|want| want.matches(text))) {
+        Some(surplus) => Err(format!("unexpected {kind} {surplus:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Checks the value of an instant query.
+pub(super) fn check_instant(expect: &Expectations, value: &Value) -> Result<(), String> {
+    match (&expect.value, value) {
+        (ExpectedValue::Scalar(want), Value::Scalar { value, .. }) => check_float("scalar", *want, *value),
+        (ExpectedValue::String(want), Value::String { value, .. }) if want == value => Ok(()),
+        (ExpectedValue::String(want), Value::String { value, .. }) => {
+            Err(format!("expected string {want:?}, got {value:?}"))
+        }
+        (ExpectedValue::Series(want), Value::Vector(got)) => check_vector(want, got, expect.ordered),
+        (ExpectedValue::Series(want), Value::Matrix(got)) => match expect.range_vector {
+            Some(grid) => check_matrix(want, got, grid),
+            None if want.is_empty() && got.is_empty() => Ok(()),
+            None => Err("got a range vector without `expect range vector`".to_owned()),
+        },
+        (want, got) => Err(format!("expected {}, got {}", expected_kind(want), kind(got))),
+    }
+}
+
+/// Checks the value of a range query.
+pub(super) fn check_range(expect: &Expectations, value: &Value, grid: Grid) -> Result<(), String> {
+    match (&expect.value, value) {
+        (ExpectedValue::Series(want), Value::Matrix(got)) => check_matrix(want, got, grid),
+        (want, got) => Err(format!("expected {} over time, got {}", expected_kind(want), kind(got))),
+    }
+}
+
+/// Checks that the points of a range result at `time` are what an instant query at that time should give.
+pub(super) fn check_range_at(expect: &Expectations, value: &Value, time: Timestamp) -> Result<(), String> {
+    let Value::Matrix(matrix) = value else {
+        return Err(format!("expected a range vector, got {}", kind(value)));
+    };
+    check_sorted(matrix)?;
+    let vector: Vec<InstantSample> = matrix
+        .iter()
+        .filter_map(|series| {
+            let point = series.points.iter().find(|(timestamp, _)| *timestamp == time)?;
+            Some(InstantSample { labels: series.labels.clone(), timestamp: time, value: point.1 })
+        })
+        .collect();
+    match (&expect.value, vector.as_slice()) {
+        (ExpectedValue::Series(want), vector) => check_vector(want, vector, false),
+        (ExpectedValue::Scalar(want), [one]) if one.labels.is_empty() => {
+            check_float("scalar", *want, one.value)
+        }
+        (want, vector) => {
+            Err(format!("expected {} at {time}, got {} series", expected_kind(want), vector.len()))
+        }
+    }
+}
+
+fn check_vector(want: &[SeriesLine], got: &[InstantSample], ordered: bool) -> Result<(), String> {
+    let mut missing: HashMap<&Labels, (usize, &SeriesLine)> =
+        want.iter().enumerate().map(|(position, line)| (&line.labels, (position, line))).collect();
+    for (position, sample) in got.iter().enumerate() {
+        let labels = &sample.labels;
+        let Some((expected_position, line)) = missing.remove(labels) else {
+            let twice = want.iter().any(|line| line.labels == *labels);
+            let what = if twice { "duplicate" } else { "unexpected" };
+            return Err(format!("{what} series {labels} with value {}", general(sample.value)));
+        };
+        if ordered && position != expected_position {
+            return Err(format!(
+                "{labels} at position {}, expected at {}",
+                position + 1,
+                expected_position + 1
+            ));
+        }
+        match line.values.first() {
+            Some(SeriesValue::Float(value)) => check_float(&labels.to_string(), *value, sample.value)?,
+            Some(SeriesValue::Histogram) => {
+                return Err(format!("expected a histogram for {labels}, got a float"));
+            }
+            Some(SeriesValue::Missing) | None => return Err(format!("no value is expected for {labels}")),
+        }
+    }
+    match missing.values().min_by_key(|(position, _)| *position) {
+        Some((_, line)) => {
+            Err(format!("expected series {} is missing ({} missing)", line.labels, missing.len()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_matrix(want: &[SeriesLine], got: &[RangeSeries], grid: Grid) -> Result<(), String> {
+    check_sorted(got)?;
+    let mut missing: HashMap<&Labels, &SeriesLine> = want.iter().map(|line| (&line.labels, line)).collect();
+    for series in got {
+        let labels = &series.labels;
+        let line = missing
+            .remove(labels)
+            .ok_or_else(|| format!("unexpected series {labels}: {:?}", series.points))?;
+        check_points(line, series, grid)?;
+    }
+    match missing.keys().min() {
+        Some(labels) => Err(format!("expected series {labels} is missing ({} missing)", missing.len())),
+        None => Ok(()),
+    }
+}
+
+fn check_points(line: &SeriesLine, series: &RangeSeries, grid: Grid) -> Result<(), String> {
+    let labels = &series.labels;
+    let times = (0..).map(|i| grid.start + i * grid.step);
+    let mut want = Vec::new();
+    for (time, value) in times.zip(&line.values) {
+        if time > grid.end {
+            return Err(format!("{labels}: more values are expected than the query has steps"));
+        }
+        match value {
+            SeriesValue::Float(value) => want.push((time, *value)),
+            SeriesValue::Histogram => return Err(format!("expected a histogram for {labels} at {time}")),
+            SeriesValue::Missing => {}
+        }
+    }
+    if want.len() != series.points.len() {
+        return Err(format!("{labels}: expected {} points {want:?}, got {:?}", want.len(), series.points));
+    }
+    for ((want_time, want), (time, value)) in want.iter().zip(&series.points) {
+        if want_time != time {
+            return Err(format!("{labels}: expected a point at {want_time}, got one at {time}"));
+        }
+        check_float(&format!("{labels} at {time}"), *want, *value)?;
+    }
+    Ok(())
+}
+
+fn check_sorted(matrix: &[RangeSeries]) -> Result<(), String> {
+    match matrix.windows(2).find(|pair| pair[0].labels >= pair[1].labels) {
+        Some(pair) => {
+            Err(format!("range result is not sorted: {} before {}", pair[0].labels, pair[1].labels))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_float(what: &str, want: f64, got: f64) -> Result<(), String> {
+    if almost_equal(want, got) {
+        return Ok(());
+    }
+    Err(format!("{what}: expected {}, got {}", show(want), show(got)))
+}
+
+fn show(value: f64) -> String {
+    if is_stale(value) { "stale".to_owned() } else { general(value) }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Scalar { .. } => "a scalar",
+        Value::String { .. } => "a string",
+        Value::Vector(_) => "an instant vector",
+        Value::Matrix(_) => "a range vector",
+    }
+}
+
+fn expected_kind(value: &ExpectedValue) -> &'static str {
+    match value {
+        ExpectedValue::Scalar(_) => "a scalar",
+        ExpectedValue::String(_) => "a string",
+        ExpectedValue::Series(_) => "series",
+    }
+}

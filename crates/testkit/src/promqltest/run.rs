@@ -1,0 +1,280 @@
+//! Running the commands of a script.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::Duration,
+};
+
+use chronolith_model::{Labels, METRIC_NAME, MatchOp, Matcher, Sample, TenantId};
+use chronolith_promql::{Engine, EngineOptions, Query, QueryError, QueryResult};
+use chronolith_storage::{
+    Appender, LabelSource, RejectReason, SeriesEntry, StorageError, WriteBatch, memory::MemoryStorage,
+};
+use chronolith_syntax::{ParseOptions, ast::Expr, parse};
+use regex_automata::meta::Regex;
+
+use super::{
+    check::{check_annotations, check_instant, check_range, check_range_at},
+    report::{Cause, EvalOutcome, Failure, Report},
+    rewrite::{self, Facts},
+    script::{Command, Eval, EvalTime, Load, ScriptError, ScriptProblem, parse_script},
+    series::SeriesValue,
+};
+
+/// How scripts are run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The engine's limits and features.
+    pub engine: EngineOptions,
+    /// How often an instant query is asked again in other ways.
+    pub reruns: Reruns,
+}
+
+impl Default for Options {
+    /// What Prometheus' own scripts expect: everything experimental on, 10,000 samples per query.
+    fn default() -> Self {
+        let engine = EngineOptions {
+            lookback: Duration::from_secs(300),
+            timeout: Duration::from_secs(100),
+            samples_max: 10_000,
+            subquery_step: Duration::from_secs(60),
+            parse: ParseOptions::all(),
+            delayed_name_removal: true,
+            ..EngineOptions::default()
+        };
+        Self { engine, reruns: Reruns::All }
+    }
+}
+
+/// In which other ways an instant query is asked too; all answers must be the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reruns {
+    /// In none.
+    None,
+    /// As a range query around its time.
+    Range,
+    /// Also pinned to its time with `@` and asked at other times.
+    #[default]
+    All,
+}
+
+/// Runs the script in `path`. What goes wrong is in the report.
+#[must_use]
+pub fn run_file(path: &Path, options: &Options) -> Report {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => run_text(&name, &text, options),
+        Err(error) => {
+            let problem = ScriptProblem::Io(error.to_string());
+            Report { error: Some(ScriptError { file: name.clone(), line: 0, problem }), ..Report::new(name) }
+        }
+    }
+}
+
+/// Runs the script `text`, called `name` in the report.
+#[must_use]
+pub fn run_text(name: &str, text: &str, options: &Options) -> Report {
+    let mut report = Report::new(name.to_owned());
+    let commands = match parse_script(name, text) {
+        Ok(commands) => commands,
+        Err(error) => {
+            report.error = Some(error);
+            return report;
+        }
+    };
+    let mut runner = Runner::new(options);
+    for command in &commands {
+        match command {
+            Command::Clear => runner.clear(),
+            Command::Load(load) => {
+                if let Err(problem) = runner.load(load) {
+                    report.error = Some(ScriptError { file: name.to_owned(), line: load.line, problem });
+                    return report;
+                }
+            }
+            Command::Eval(eval) => report.evals.push(EvalOutcome {
+                line: eval.line,
+                command: eval.command.clone(),
+                failure: runner.eval(eval).err(),
+            }),
+        }
+    }
+    report
+}
+
+/// An engine, its storage, and what the storage could not take.
+struct Runner {
+    engine: Engine,
+    reruns: Reruns,
+    storage: MemoryStorage,
+    /// Series that were loaded in part or not at all, and why.
+    incomplete: Vec<(Labels, Cause)>,
+}
+
+impl Runner {
+    fn new(options: &Options) -> Self {
+        Self {
+            engine: Engine::new(options.engine.clone()),
+            reruns: options.reruns,
+            storage: MemoryStorage::default(),
+            incomplete: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.storage = MemoryStorage::default();
+        self.incomplete.clear();
+    }
+
+    fn load(&mut self, load: &Load) -> Result<(), ScriptProblem> {
+        let hasher = self.storage.key_hasher();
+        let refused = |error: &dyn std::fmt::Display| ScriptProblem::Refused(error.to_string());
+        let (mut entries, mut samples, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for (series, starts) in &load.series {
+            let first = samples.len();
+            for (timestamp, value) in (0..).map(|i| i * load.step).zip(&series.values) {
+                if let SeriesValue::Float(value) = value {
+                    samples.push(Sample::new(timestamp, *value));
+                }
+            }
+            let range = u32::try_from(first).map_err(|error| refused(&error))?
+                ..u32::try_from(samples.len()).map_err(|error| refused(&error))?;
+            entries
+                .push(SeriesEntry { key: hasher.key(series.labels.to_string().as_bytes()), samples: range });
+            labels.push(series.labels.clone());
+            if series.has_histogram() {
+                self.incomplete.push((series.labels.clone(), Cause::NativeHistograms));
+            }
+            if starts.is_some() {
+                self.incomplete.push((series.labels.clone(), Cause::StartTimestamps));
+            }
+            if load.nhcb
+                && let Some(histogram) = custom_bucket_series(&series.labels)
+            {
+                self.incomplete.push((histogram, Cause::NativeHistograms));
+            }
+        }
+        let batch = WriteBatch { series: &entries, samples: &samples, labels: &LabelList(labels) };
+        let appended = self.storage.append(&TenantId::default(), &batch).map_err(|error| refused(&error))?;
+        if let Some(rejection) = appended.outcome.rejections.first() {
+            return Err(refused(&rejection.reason));
+        }
+        appended.ticket.wait().map_err(|error: StorageError| refused(&error))
+    }
+
+    fn eval(&self, eval: &Eval) -> Result<(), Failure> {
+        let expr = parse(&eval.expr, &self.engine.options().parse)
+            .map_err(|error| Failure { cause: Cause::Parse, detail: error.to_string() })?;
+        self.eval_all(eval, &expr).map_err(|detail| Failure { cause: self.cause(&expr), detail })
+    }
+
+    /// The query as written, then in the other ways.
+    fn eval_all(&self, eval: &Eval, expr: &Expr) -> Result<(), String> {
+        let expect = &eval.expect;
+        let time = match eval.time {
+            EvalTime::Instant(time) => time,
+            EvalTime::Range(grid) => {
+                let query = Query::range(&eval.expr, grid.start, grid.end, grid.step);
+                return match self.ask(&query, eval)? {
+                    Some(result) => check_range(expect, &result.value, grid),
+                    None => Ok(()),
+                };
+            }
+        };
+        let facts = Facts::of(expr);
+        self.eval_instant(eval, &facts, &eval.expr, time)?;
+        if self.reruns < Reruns::All || facts.depends_on_time {
+            return Ok(());
+        }
+        let pinned = rewrite::pin(expr, time).to_string();
+        let times =
+            if time == 0 { vec![-1000, 0, 1000] } else { vec![-10 * time, 0, time / 5, time, 10 * time] };
+        for time in times {
+            self.eval_instant(eval, &facts, &pinned, time)
+                .map_err(|detail| format!("asked as {pinned:?} at {time}: {detail}"))?;
+        }
+        Ok(())
+    }
+
+    fn eval_instant(&self, eval: &Eval, facts: &Facts, text: &str, time: i64) -> Result<(), String> {
+        let expect = &eval.expect;
+        let Some(result) = self.ask(&Query::instant(text, time), eval)? else {
+            return Ok(());
+        };
+        check_instant(expect, &result.value)?;
+        let excluded = facts.depends_on_range || facts.is_string || facts.is_range_vector;
+        if self.reruns < Reruns::Range || excluded {
+            return Ok(());
+        }
+        let query = Query::range(text, time - 60_000, time + 60_000, 60_000);
+        let result = self.run(&query)?.map_err(|error| format!("as a range query: {error}"))?;
+        if expect.ordered {
+            return Ok(());
+        }
+        check_range_at(expect, &result.value, time).map_err(|detail| format!("as a range query: {detail}"))
+    }
+
+    /// Runs the query and checks failure and annotations; `None` if it failed as it should.
+    fn ask(&self, query: &Query, eval: &Eval) -> Result<Option<QueryResult>, String> {
+        match (self.run(query)?, &eval.expect.fail) {
+            (Ok(_), Some(wanted)) => Err(format!("expected a failure with {wanted}")),
+            (Ok(result), None) => check_annotations(&eval.expect, &result).map(|()| Some(result)),
+            (Err(error), Some(wanted)) if wanted.matches(&error.to_string()) => Ok(None),
+            (Err(error), Some(wanted)) => Err(format!("expected a failure with {wanted}, got \"{error}\"")),
+            (Err(error), None) => Err(format!("error: {error}")),
+        }
+    }
+
+    /// Runs the query; a panic of the engine is this query's failure, not the end of the run.
+    fn run(&self, query: &Query) -> Result<Result<QueryResult, QueryError>, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.engine.run(&self.storage, query)))).map_err(
+            |panic| {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                format!(
+                    "panic: {}",
+                    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+                )
+            },
+        )
+    }
+
+    /// Why a failed query failed, as far as its selectors show.
+    fn cause(&self, expr: &Expr) -> Cause {
+        let selectors = rewrite::selectors(expr);
+        let selected = |labels: &Labels| {
+            selectors.iter().any(|selector| selector.matchers.iter().all(|matcher| accepts(matcher, labels)))
+        };
+        self.incomplete.iter().find(|(labels, _)| selected(labels)).map_or(Cause::Result, |(_, cause)| *cause)
+    }
+}
+
+struct LabelList(Vec<Labels>);
+
+impl LabelSource for LabelList {
+    fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
+        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels(format!("no series {series}")))
+    }
+}
+
+/// The native histogram that `load_with_nhcb` makes of a classic bucket.
+fn custom_bucket_series(labels: &Labels) -> Option<Labels> {
+    let name = labels.metric_name()?.strip_suffix("_bucket")?;
+    labels.get("le")?;
+    let mut builder = labels.to_builder();
+    builder.set(METRIC_NAME, name).remove("le");
+    Some(builder.build())
+}
+
+fn accepts(matcher: &Matcher, labels: &Labels) -> bool {
+    let value = labels.get(&matcher.name).unwrap_or("");
+    let regex = || Regex::new(&format!("^(?s:{})$", matcher.value)).is_ok_and(|regex| regex.is_match(value));
+    match matcher.op {
+        MatchOp::Equal => value == matcher.value,
+        MatchOp::NotEqual => value != matcher.value,
+        MatchOp::Regex => regex(),
+        MatchOp::NotRegex => !regex(),
+    }
+}

@@ -1,0 +1,72 @@
+//! `storage::Appender`.
+
+use std::error::Error as _;
+
+use chronolith_head::Error;
+use chronolith_model::{MetricMetadata, TenantId};
+use chronolith_storage::{AppendedBatch, Appender, KeyHasher, StorageError, Ticket, WriteBatch};
+use chronolith_wal::{Batch, CommitError, CommitWaiter};
+
+use crate::db::Db;
+
+impl Appender for Db {
+    fn key_hasher(&self) -> KeyHasher {
+        self.head.key_hasher()
+    }
+
+    fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<AppendedBatch, StorageError> {
+        let applied = self.head.append(tenant, batch).map_err(|error| {
+            if matches!(error, Error::MemoryLimit { .. }) {
+                self.maintenance.waker().wake();
+            }
+            refused(&error)
+        })?;
+        if self.head.memory_short() {
+            self.maintenance.waker().wake();
+        }
+        let ticket = Box::new(CommitTicket { waiter: self.waiter.clone(), batch: applied.batch });
+        Ok(AppendedBatch { outcome: applied.outcome, ticket })
+    }
+
+    fn append_metadata(&self, tenant: &TenantId, metadata: Vec<MetricMetadata>) {
+        self.metadata.append(tenant, metadata);
+    }
+}
+
+/// Waits for one batch of the log.
+#[derive(Debug)]
+struct CommitTicket {
+    waiter: CommitWaiter,
+    batch: Batch,
+}
+
+impl Ticket for CommitTicket {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        self.waiter.wait(self.batch).map_err(|error| unavailable(&error))
+    }
+
+    fn is_done(&self) -> bool {
+        // An error is an answer too: waiting would return it at once.
+        self.waiter.poll(self.batch).unwrap_or(true)
+    }
+}
+
+fn refused(error: &Error) -> StorageError {
+    match error {
+        Error::TenantLimit { .. } => StorageError::Invalid { reason: error.to_string() },
+        Error::Log(commit) => unavailable(commit),
+        error => StorageError::Unavailable { reason: error.to_string() },
+    }
+}
+
+/// The reason goes to people: with its causes.
+fn unavailable(error: &CommitError) -> StorageError {
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason.push_str(": ");
+        reason.push_str(&error.to_string());
+        cause = error.source();
+    }
+    StorageError::Unavailable { reason }
+}

@@ -1,0 +1,59 @@
+//! Why a database cannot be opened or closed.
+
+use std::path::PathBuf;
+
+/// Result of opening or closing.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a database cannot be opened or closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused: a read-only or full device, missing rights.
+    #[error("cannot use data directory {dir}")]
+    Directory {
+        /// The data directory.
+        dir: PathBuf,
+        /// What it refused.
+        source: chronolith_env::Error,
+    },
+    /// Another process has the directory open.
+    #[error("data directory {dir} is in use by another process; stop that one or choose another directory")]
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The directory holds something else. Nothing was changed.
+    #[error(
+        "{dir} is not a Chronolith data directory: it has no format file but holds {example:?}; choose an empty or \
+         new directory"
+    )]
+    NotADataDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// A name in it.
+        example: String,
+    },
+    /// The directory was written by a program with another format. Nothing was changed.
+    #[error(
+        "data directory {dir} has format {got:?}, this program knows {expected:?}; nothing was changed: use the program \
+         version that wrote it, or another directory"
+    )]
+    ForeignVersion {
+        /// The data directory.
+        dir: PathBuf,
+        /// What its format file says.
+        got: String,
+        /// What it should say.
+        expected: String,
+    },
+    /// The write-ahead log cannot be opened.
+    #[error("cannot open the write-ahead log")]
+    Log(#[from] chronolith_wal::Error),
+    /// What was pending could not be made durable. None of it was acknowledged.
+    #[error("the last samples could not be written to the log; none of them was acknowledged")]
+    LastCommit(#[from] chronolith_wal::CommitError),
+    /// Background work cannot be started.
+    #[error("cannot start background work")]
+    Spawn(#[source] chronolith_env::Error),
+}

@@ -1,0 +1,132 @@
+//! Metric metadata: in memory only, bounded, the oldest goes first.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chronolith_model::{MetricMetadata, TenantId};
+use parking_lot::RwLock;
+
+/// Most metrics of all tenants together.
+pub const METADATA_METRICS_TOTAL_MAX: usize = 200_000;
+/// Longest name, unit or help text kept, in bytes; longer names are not kept at all, other texts are cut.
+pub const METADATA_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// What senders say of their metrics.
+#[derive(Debug)]
+pub(crate) struct MetadataStore {
+    metrics_max: usize,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tenants: HashMap<TenantId, Metrics>,
+    /// Grows with each entry; the age of entries.
+    clock: u64,
+    total: usize,
+}
+
+#[derive(Debug, Default)]
+struct Metrics {
+    by_name: HashMap<String, (u64, MetricMetadata)>,
+    by_age: BTreeMap<u64, String>,
+}
+
+impl Metrics {
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, name)) = self.by_age.pop_first() else { return false };
+        self.by_name.remove(&name).is_some()
+    }
+}
+
+impl MetadataStore {
+    pub(crate) fn new(metrics_max: usize) -> Self {
+        Self { metrics_max, state: RwLock::default() }
+    }
+
+    pub(crate) fn append(&self, tenant: &TenantId, metadata: Vec<MetricMetadata>) {
+        if metadata.is_empty() || self.metrics_max == 0 {
+            return;
+        }
+        let mut state = self.state.write();
+        let State { tenants, clock, total } = &mut *state;
+        let metrics = tenants.entry(tenant.clone()).or_default();
+        for mut entry in metadata {
+            if entry.metric.is_empty() || entry.metric.len() > METADATA_TEXT_BYTES_MAX {
+                continue;
+            }
+            for text in [&mut entry.unit, &mut entry.help] {
+                text.truncate(text.floor_char_boundary(METADATA_TEXT_BYTES_MAX));
+            }
+            *clock += 1;
+            let name = entry.metric.clone();
+            match metrics.by_name.insert(name.clone(), (*clock, entry)) {
+                Some((age, _)) => {
+                    metrics.by_age.remove(&age);
+                }
+                None => *total += 1,
+            }
+            metrics.by_age.insert(*clock, name);
+            if metrics.by_name.len() > self.metrics_max && metrics.drop_oldest() {
+                *total -= 1;
+            }
+        }
+        while *total > METADATA_METRICS_TOTAL_MAX {
+            let oldest = tenants.values_mut().min_by_key(|m| m.by_age.keys().next().copied().unwrap_or(u64::MAX));
+            if !oldest.is_some_and(Metrics::drop_oldest) {
+                break;
+            }
+            *total -= 1;
+        }
+        tenants.retain(|_, metrics| !metrics.by_name.is_empty());
+    }
+
+    /// What is known, sorted by name; of one metric if `metric` is given.
+    pub(crate) fn get(&self, tenant: &TenantId, metric: Option<&str>) -> Vec<MetricMetadata> {
+        let state = self.state.read();
+        let Some(metrics) = state.tenants.get(tenant) else { return Vec::new() };
+        if let Some(metric) = metric {
+            return metrics.by_name.get(metric).map(|(_, entry)| entry.clone()).into_iter().collect();
+        }
+        let mut all: Vec<MetricMetadata> = metrics.by_name.values().map(|(_, entry)| entry.clone()).collect();
+        all.sort_unstable_by(|a, b| a.metric.cmp(&b.metric));
+        all
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.state.read().total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(metric: &str, help: &str) -> MetricMetadata {
+        MetricMetadata { metric: metric.to_owned(), help: help.to_owned(), ..MetricMetadata::default() }
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_tenants_are_apart() {
+        let store = MetadataStore::new(2);
+        let (a, b) = (TenantId::new("a").expect("valid"), TenantId::new("b").expect("valid"));
+        store.append(&a, vec![entry("x", "1"), entry("y", "1"), entry("x", "2"), entry("z", "1")]);
+        assert_eq!(store.get(&a, None), [entry("x", "2"), entry("z", "1")]);
+        assert_eq!(store.get(&a, Some("x")), [entry("x", "2")]);
+        assert_eq!(store.get(&b, None), []);
+        store.append(&b, vec![entry("x", &"\u{e9}".repeat(METADATA_TEXT_BYTES_MAX))]);
+        assert!(store.get(&b, Some("x"))[0].help.len() <= METADATA_TEXT_BYTES_MAX);
+        assert_eq!(store.len(), 3);
+    }
+
+    #[test]
+    fn bounded_over_all_tenants() {
+        let store = MetadataStore::new(usize::MAX);
+        let tenant = |n: usize| TenantId::new(&format!("t{n}")).expect("valid");
+        let per_tenant = METADATA_METRICS_TOTAL_MAX / 4;
+        for n in 0..6 {
+            store.append(&tenant(n), (0..per_tenant).map(|i| entry(&format!("m{i}"), "")).collect());
+        }
+        assert_eq!(store.len(), METADATA_METRICS_TOTAL_MAX);
+        assert!(store.get(&tenant(0), None).is_empty() && store.get(&tenant(5), None).len() == per_tenant);
+    }
+}

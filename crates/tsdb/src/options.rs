@@ -1,0 +1,77 @@
+//! How a database is run.
+
+use std::time::Duration;
+
+use chronolith_head::{HeadOptions, SHARDS};
+use chronolith_wal::{SyncPolicy, WalOptions};
+
+/// How a database is run. Nothing here changes what a data directory means: all may differ from start to start.
+#[derive(Clone, Copy, Debug)]
+pub struct DbOptions {
+    /// How long samples are kept. Default: 15 days.
+    pub retention: Duration,
+    /// Most bytes of the head: samples, states, labels, indexes. Default: 1 GiB, which suits a machine of 4 GiB with
+    /// other work to do and holds about a day of 100,000 series at 15 s. The oldest samples give way when it is reached.
+    pub memory_bytes_max: usize,
+    /// Most series of one tenant. Default: 5 million.
+    pub series_max: usize,
+    /// How far ahead of the clock a sample may be. Default: 10 minutes.
+    pub future_max: Duration,
+    /// When the log is forced to the device. Default: before each acknowledgement.
+    pub sync: SyncPolicy,
+    /// A new log segment is begun beyond so many bytes. Default: 128 MiB.
+    pub segment_bytes: u64,
+    /// How long a writer waits for its commit before it is told to retry. Default: 10 s.
+    pub commit_timeout: Duration,
+    /// Metrics of one tenant whose metadata is remembered; the oldest goes first. Default: 10,000.
+    pub metadata_metrics_max: usize,
+    /// How often retention is applied. Default: every 30 s.
+    pub maintenance_interval: Duration,
+}
+
+impl Default for DbOptions {
+    fn default() -> Self {
+        let head = HeadOptions::default();
+        let wal = WalOptions::default();
+        Self {
+            retention: millis(head.retention_ms),
+            memory_bytes_max: head.memory_bytes_max,
+            series_max: head.series_max,
+            future_max: millis(head.future_ms_max),
+            sync: wal.sync,
+            segment_bytes: wal.segment_bytes,
+            commit_timeout: wal.commit_timeout,
+            metadata_metrics_max: 10_000,
+            maintenance_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(ms.unsigned_abs())
+}
+
+fn to_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl DbOptions {
+    pub(crate) fn head(&self) -> HeadOptions {
+        HeadOptions {
+            retention_ms: to_millis(self.retention),
+            memory_bytes_max: self.memory_bytes_max,
+            series_max: self.series_max,
+            future_ms_max: to_millis(self.future_max),
+        }
+    }
+
+    pub(crate) fn wal(&self) -> WalOptions {
+        WalOptions {
+            segment_bytes: self.segment_bytes,
+            sync: self.sync,
+            shards: SHARDS,
+            commit_timeout: self.commit_timeout,
+            ..WalOptions::default()
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Nothing acknowledged is lost, nothing is invented.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chronolith_env::{Env, File, FileLock, Fs, OpenMode, Op};
+use chronolith_model::{Sample, TenantId, stale_nan};
+use chronolith_storage::{RejectReason, StorageError};
+use chronolith_testkit::{
+    fake_env::SimRng,
+    fault_fs::{CrashMode, Fault},
+};
+use chronolith_tsdb::{Db, DbOptions};
+use parking_lot::{Condvar, Mutex};
+
+use crate::fixture::{DIR, Machine, NOW, append, content, count, eventually, metric, quick, scrape};
+
+/// A disk whose syncs of files wait while the gate is shut.
+#[derive(Debug)]
+struct GatedFs {
+    inner: Arc<dyn Fs>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicBool,
+}
+
+impl Gate {
+    fn set(&self, shut: bool) {
+        *self.shut.lock() = shut;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut shut = self.shut.lock();
+        while *shut {
+            self.waiting.store(true, Ordering::SeqCst);
+            self.opened.wait(&mut shut);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    inner: Box<dyn File>,
+    gate: Arc<Gate>,
+}
+
+impl Fs for GatedFs {
+    fn create_dir_all(&self, dir: &Path) -> chronolith_env::Result<()> {
+        self.inner.create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> chronolith_env::Result<Vec<String>> {
+        self.inner.list(dir)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> chronolith_env::Result<Box<dyn File>> {
+        Ok(Box::new(GatedFile { inner: self.inner.open(path, mode)?, gate: Arc::clone(&self.gate) }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> chronolith_env::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> chronolith_env::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> chronolith_env::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn exists(&self, path: &Path) -> chronolith_env::Result<bool> {
+        self.inner.exists(path)
+    }
+    fn lock_exclusive(&self, path: &Path) -> chronolith_env::Result<Box<dyn FileLock>> {
+        self.inner.lock_exclusive(path)
+    }
+}
+
+impl File for GatedFile {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn write_all(&mut self, bytes: &[u8]) -> chronolith_env::Result<()> {
+        self.inner.write_all(bytes)
+    }
+    fn sync_data(&mut self) -> chronolith_env::Result<()> {
+        self.gate.pass();
+        self.inner.sync_data()
+    }
+    fn read_at(&self, off: u64, buf: &mut [u8]) -> chronolith_env::Result<usize> {
+        self.inner.read_at(off, buf)
+    }
+    fn len(&self) -> chronolith_env::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&mut self, len: u64) -> chronolith_env::Result<()> {
+        self.inner.set_len(len)
+    }
+}
+
+#[test]
+fn a_silent_duplicate_waits_for_the_commit_of_its_original() {
+    let machine = Machine::new();
+    let gate = Arc::new(Gate::default());
+    let env = Env {
+        fs: Arc::new(GatedFs { inner: Arc::new(machine.fs.clone()), gate: Arc::clone(&gate) }),
+        ..machine.env.clone()
+    };
+    let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
+    let db = &db;
+    let tenant = TenantId::default();
+    let batch = scrape("m", 100, NOW, 1.0);
+    append(db, &tenant, &scrape("m", 100, NOW - 1, 1.0)).expect("taken").ticket.wait().expect("durable");
+    gate.set(true);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let original = append(db, &tenant, &batch).expect("taken");
+        assert_eq!(original.outcome.stored, 100);
+        let original = scope.spawn(move || original.ticket.wait());
+        // The original has been taken by the committer: nothing is pending any more, it is on its way to disk.
+        eventually("the committer syncs", || gate.waiting.load(Ordering::SeqCst));
+        let repeated = append(db, &tenant, &batch).expect("taken");
+        assert_eq!((repeated.outcome.stored, repeated.outcome.duplicates), (0, 100));
+        assert!(!repeated.ticket.is_done());
+        // A conflict was observed too, and so is a retry that lies behind the newest sample.
+        let repeated = scope.spawn(|| {
+            let waited = repeated.ticket.wait();
+            done.store(true, Ordering::SeqCst);
+            waited
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!done.load(Ordering::SeqCst), "acknowledged before its original was durable");
+        gate.set(false);
+        original.join().expect("joined").expect("durable");
+        repeated.join().expect("joined").expect("durable");
+    });
+    let repeated = append(db, &tenant, &batch).expect("taken");
+    assert!(repeated.ticket.is_done(), "nothing to wait for any more");
+}
+
+#[test]
+fn acknowledged_samples_survive_a_crash_bit_for_bit() {
+    let mut rng = 7_u64;
+    let mut next = move || {
+        rng ^= rng << 13;
+        rng ^= rng >> 7;
+        rng ^= rng << 17;
+        rng
+    };
+    for (seed, mode) in
+        [CrashMode::LoseUnsynced, CrashMode::Tear, CrashMode::Subset, CrashMode::KeepAll].into_iter().cycle().take(16).enumerate()
+    {
+        let machine = Machine::new();
+        let options = DbOptions { segment_bytes: 8 << 10, ..quick() };
+        let tenants = [TenantId::default(), TenantId::new("other").expect("valid")];
+        let mut sent = [crate::fixture::Content::new(), crate::fixture::Content::new()];
+        let mut acked = sent.clone();
+        let mut t = NOW - 3_600_000;
+        for _ in 0..4 {
+            let (db, report) = machine.open(options);
+            assert_eq!((report.damage_count, report.samples_orphaned), (0, 0), "{mode:?}: {:?}", report.damage);
+            for step in 0..30 {
+                t += 1 + (next() % 5000) as i64;
+                let who = (next() % 2) as usize;
+                let batch: Vec<_> = (0..next() % 40)
+                    .map(|id| {
+                        let value = if next() % 9 == 0 { stale_nan() } else { f64::from_bits(next()) };
+                        (metric("m", id as usize), vec![Sample::new(t, value)])
+                    })
+                    .collect();
+                let appended = append(&db, &tenants[who], &batch).expect("taken");
+                assert_eq!(appended.outcome.stored, batch.len() as u64);
+                let wait = next() % 3 > 0 && step < 28;
+                if wait {
+                    appended.ticket.wait().expect("durable");
+                }
+                for (labels, samples) in batch {
+                    for sample in samples {
+                        let known = (sample.timestamp, sample.value.to_bits());
+                        sent[who].entry(labels.clone()).or_default().extend([known]);
+                        if wait {
+                            acked[who].entry(labels.clone()).or_default().extend([known]);
+                        }
+                    }
+                }
+            }
+            machine.fs.crash(mode, &SimRng::new(seed as u64));
+            drop(db);
+            let (db, _) = machine.open(options);
+            for who in 0..2 {
+                let stored = content(&db, &tenants[who]);
+                for (labels, samples) in &acked[who] {
+                    for (t, bits) in samples {
+                        assert_eq!(stored.get(labels).and_then(|s| s.get(t)), Some(bits), "{mode:?} lost {labels} {t}");
+                    }
+                }
+                for (labels, samples) in &stored {
+                    for (t, bits) in samples {
+                        assert_eq!(sent[who][labels].get(t), Some(bits), "{mode:?} invented {labels} {t}");
+                    }
+                }
+                // What survived unacknowledged stays from now on.
+                acked[who] = stored;
+            }
+            db.close().expect("closes");
+        }
+    }
+}
+
+#[test]
+fn without_syncs_a_crash_loses_acknowledged_samples() {
+    // What the tests above would miss if the log did not sync.
+    let machine = Machine::new();
+    let (db, _) = machine.open(quick());
+    machine.fs.lie_about_syncs(true);
+    append(&db, &TenantId::default(), &scrape("m", 10, NOW, 1.0)).expect("taken").ticket.wait().expect("so it says");
+    machine.fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
+    machine.fs.lie_about_syncs(false);
+    drop(db);
+    let (db, _) = machine.open(quick());
+    assert!(content(&db, &TenantId::default()).is_empty());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_refuses_and_recovers() {
+    let machine = Machine::new();
+    let options = DbOptions { commit_timeout: Duration::from_millis(300), ..quick() };
+    let (db, _) = machine.open(options);
+    let tenant = TenantId::default();
+    append(&db, &tenant, &scrape("m", 10, NOW, 1.0)).expect("taken").ticket.wait().expect("durable");
+    for op in [Op::Write, Op::Sync, Op::Create] {
+        machine.fs.fail(op, 1, u64::MAX, Fault::Full);
+    }
+    let doomed = append(&db, &tenant, &scrape("m", 10, NOW + 1, 2.0)).expect("taken before anyone knows");
+    let error = doomed.ticket.wait().expect_err("cannot be durable");
+    assert!(matches!(&error, StorageError::Unavailable { reason } if reason.contains("no space left")), "{error}");
+    let refused = append(&db, &tenant, &scrape("m", 10, NOW + 2, 3.0)).expect_err("refused up front");
+    assert!(matches!(refused, StorageError::Unavailable { .. }));
+    machine.fs.heal();
+    eventually("the log recovers", || {
+        machine.clock.advance(Duration::from_secs(1));
+        append(&db, &tenant, &scrape("m", 10, NOW + 3, 4.0)).is_ok_and(|appended| appended.ticket.wait().is_ok())
+    });
+    // The sender repeats what it was not told of.
+    let repeated = append(&db, &tenant, &scrape("m", 10, NOW + 1, 2.0)).expect("taken");
+    assert_eq!((repeated.outcome.duplicates, repeated.outcome.rejected), (10, 0));
+    repeated.ticket.wait().expect("durable");
+    let refused = append(&db, &tenant, &scrape("m", 1, NOW + 2, 3.0)).expect("taken").outcome;
+    assert_eq!(refused.rejections[0].reason, RejectReason::OutOfOrder);
+    let before = content(&db, &tenant);
+    machine.fs.crash(CrashMode::LoseUnsynced, &SimRng::new(3));
+    drop(db);
+    let (db, report) = machine.open(options);
+    assert_eq!(report.samples_orphaned, 0);
+    assert_eq!(content(&db, &tenant), before);
+    assert_eq!(count(&before), 30);
+}
+
+#[test]
+fn numbers_of_series_are_not_reused_after_a_restart() {
+    let machine = Machine::new();
+    let tenant = TenantId::default();
+    let mut expected = crate::fixture::Content::new();
+    for start in 0..5_usize {
+        let (db, _) = machine.open(quick());
+        // New series each time: were a number given twice, two series' samples would meet in one.
+        let batch = scrape(&format!("m{start}"), 50, NOW + start as i64, start as f64 * 1000.0);
+        append(&db, &tenant, &batch).expect("taken").ticket.wait().expect("durable");
+        for (labels, samples) in batch {
+            expected.insert(labels, samples.iter().map(|s| (s.timestamp, s.value.to_bits())).collect());
+        }
+        assert_eq!(content(&db, &tenant), expected);
+        machine.fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
+    }
+}

@@ -1,0 +1,165 @@
+//! Retention, memory, series, times.
+
+use std::time::Duration;
+
+use chronolith_model::{Sample, TenantId};
+use chronolith_storage::{RejectReason, StorageError};
+use chronolith_tsdb::DbOptions;
+
+use crate::fixture::{Machine, NOW, append, content, count, eventually, metric, quick, scrape};
+
+#[test]
+fn the_memory_limit_drops_the_oldest_and_then_refuses() {
+    let machine = Machine::new();
+    let (db, _) = machine.open(DbOptions { memory_bytes_max: 6 << 20, ..quick() });
+    let tenant = TenantId::default();
+    // Noise, so that chunks are large.
+    let mut bits = 1_u64;
+    let mut noise = || {
+        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from_bits(bits >> 12 | 0x3ff0_0000_0000_0000)
+    };
+    let start = NOW - 10 * 3_600_000;
+    for round in 0..1500 {
+        let batch: Vec<_> =
+            (0..500).map(|id| (metric("m", id), vec![Sample::new(start + round * 15_000, noise())])).collect();
+        let appended = (0..1000)
+            .find_map(|_| match append(&db, &tenant, &batch) {
+                Ok(appended) => Some(appended),
+                Err(StorageError::Unavailable { reason }) => {
+                    assert!(reason.contains("memory limit"), "{reason}");
+                    machine.clock.advance(Duration::from_secs(1));
+                    std::thread::sleep(Duration::from_millis(5));
+                    None
+                }
+                Err(other) => panic!("{other}"),
+            })
+            .expect("room is made");
+        assert_eq!(appended.outcome.stored, 500, "round {round}: {:?}", appended.outcome);
+        assert!(db.stats().memory_bytes <= (6 << 20) + (1 << 20), "the limit holds");
+    }
+    let stats = db.stats();
+    assert!(stats.head.memory_truncations > 0 && stats.head.samples_dropped > 0);
+    let floor = stats.head.floor;
+    assert!(floor > start, "the oldest went");
+    let before = content(&db, &tenant);
+    assert!(before.values().all(|samples| samples.keys().all(|t| *t >= floor)));
+    assert_eq!(before.len(), 500);
+    // Nothing between the floor and the newest is missing.
+    let newest = start + 1499 * 15_000;
+    let kept = (start..=newest).step_by(15_000).filter(|t| *t >= floor).count();
+    assert_eq!(count(&before), 500 * kept);
+
+    // The same after a restart: what memory took is not back.
+    db.close().expect("closes");
+    let (db, _) = machine.open(DbOptions { memory_bytes_max: 6 << 20, ..quick() });
+    let after = content(&db, &tenant);
+    assert!(db.stats().memory_bytes <= 6 << 20);
+    assert!(db.stats().head.floor >= floor);
+    for (labels, samples) in &after {
+        assert!(samples.iter().all(|(t, bits)| before[labels].get(t) == Some(bits)));
+    }
+    drop(db);
+
+    // With a limit below what open chunks need, writes are refused.
+    let (db, _) = machine.open(DbOptions { memory_bytes_max: 100 << 10, ..quick() });
+    let refused = append(&db, &tenant, &scrape("m", 1, newest + 15_000, 0.0));
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+}
+
+#[test]
+fn retention_drops_samples_series_and_log_segments() {
+    let machine = Machine::new();
+    let hour = Duration::from_secs(3600);
+    let options = DbOptions { retention: 2 * hour, segment_bytes: 16 << 10, ..quick() };
+    let (db, _) = machine.open(options);
+    let tenant = TenantId::default();
+    for minute in 0..300_i64 {
+        machine.clock.advance(Duration::from_secs(60));
+        let mut batch = scrape("stays", 20, NOW + minute * 60_000, 1.0);
+        if minute < 60 {
+            batch.extend(scrape("goes", 20, NOW + minute * 60_000, 1.0));
+        }
+        append(&db, &tenant, &batch).expect("taken").ticket.wait().expect("durable");
+    }
+    eventually("old series are removed", || db.stats().head.series == 20);
+    eventually("old segments are removed", || {
+        machine.clock.advance(Duration::from_millis(300));
+        db.stats().wal_disk_bytes < 150 << 10
+    });
+    let stats = db.stats();
+    assert_eq!((stats.head.series_created, stats.head.series_removed), (40, 20));
+    let seen = content(&db, &tenant);
+    assert_eq!(seen.len(), 20);
+    assert!(seen.values().all(|samples| samples.keys().all(|t| *t >= stats.head.floor) && samples.len() > 100));
+    // A series that comes back is a new one, with a new number.
+    let back = scrape("goes", 20, NOW + 300 * 60_000, 7.0);
+    append(&db, &tenant, &back).expect("taken").ticket.wait().expect("durable");
+    let expected = content(&db, &tenant);
+    assert_eq!(expected.len(), 40);
+    db.close().expect("closes");
+    let (db, report) = machine.open(options);
+    assert_eq!((report.samples_orphaned, report.damage_count), (0, 0));
+    let after = content(&db, &tenant);
+    let floor = db.stats().head.floor;
+    for (labels, samples) in &expected {
+        let kept: Vec<_> = samples.iter().filter(|(t, _)| **t >= floor).collect();
+        assert_eq!(after[labels].iter().filter(|(t, _)| **t >= floor).collect::<Vec<_>>(), kept, "{labels}");
+    }
+}
+
+#[test]
+fn samples_outside_the_times_are_refused_and_make_no_series() {
+    let machine = Machine::new();
+    let options = DbOptions { retention: Duration::from_secs(3600), ..quick() };
+    let (db, _) = machine.open(options);
+    let tenant = TenantId::default();
+    let reason = |t: i64| {
+        let outcome = append(&db, &tenant, &scrape("m", 1, t, 0.0)).expect("taken").outcome;
+        outcome.rejections.first().map(|rejection| rejection.reason.clone())
+    };
+    assert_eq!(reason(NOW + 600_001), Some(RejectReason::TooFarInFuture));
+    assert_eq!(reason(NOW - 3_600_001), Some(RejectReason::OutOfBounds));
+    assert_eq!(db.stats().head.series, 0);
+    assert_eq!(reason(NOW + 600_000), None);
+    assert_eq!(reason(NOW), Some(RejectReason::OutOfOrder));
+    let rejected = db.stats().head.rejected;
+    assert_eq!(rejected.iter().map(|(_, n)| n).sum::<u64>(), 3);
+}
+
+#[test]
+fn the_series_limit_is_each_tenants_own() {
+    let machine = Machine::new();
+    let (db, _) = machine.open(DbOptions { series_max: 10, ..quick() });
+    let (a, b) = (TenantId::new("a").expect("valid"), TenantId::new("b").expect("valid"));
+    let outcome = append(&db, &a, &scrape("m", 15, NOW, 0.0)).expect("taken").outcome;
+    assert_eq!((outcome.stored, outcome.rejected), (10, 5));
+    assert!(outcome.rejections.iter().all(|r| r.reason == RejectReason::SeriesLimit { limit: 10 }));
+    assert_eq!(outcome.rejections.iter().map(|r| r.series).collect::<Vec<_>>(), [10, 11, 12, 13, 14]);
+    assert_eq!(outcome.rejections[0].labels, Some(metric("m", 10)));
+    let outcome = append(&db, &b, &scrape("m", 10, NOW, 0.0)).expect("taken").outcome;
+    assert_eq!(outcome.stored, 10);
+    let outcome = append(&db, &a, &scrape("m", 10, NOW + 1, 0.0)).expect("taken").outcome;
+    assert_eq!(outcome.stored, 10, "known series go on");
+}
+
+#[test]
+fn series_that_were_removed_are_found_again_by_their_old_keys() {
+    let machine = Machine::new();
+    let (db, _) = machine.open(DbOptions { retention: Duration::from_secs(600), ..quick() });
+    let tenant = TenantId::default();
+    for round in 0..5_i64 {
+        let t = NOW + round * 3_600_000;
+        let outcome = append(&db, &tenant, &scrape("m", 300, t, 0.0)).expect("taken").outcome;
+        assert_eq!(outcome.stored, 300);
+        machine.clock.advance(Duration::from_secs(3600));
+        eventually("all series go", || {
+            machine.clock.advance(Duration::from_millis(300));
+            db.stats().head.series == 0
+        });
+        assert!(content(&db, &tenant).is_empty());
+    }
+    let stats = db.stats().head;
+    assert_eq!((stats.series_created, stats.series_removed, stats.aliases), (1500, 1500, 0));
+    assert_eq!(stats.chunk_bytes, 0);
+}

@@ -1,0 +1,271 @@
+//! Replay: the log's content, handed to whom it concerns.
+//!
+//! Two passes over the segments: definitions and floors, then samples. A window's records are dealt out by shard, so that
+//! one shard's entries stay in order while shards proceed in parallel.
+
+use chronolith_env::{Env, OpenMode};
+
+use crate::open::{Found, Opened};
+use crate::quarantine::{DAMAGE_MAX, quarantine};
+use crate::record::{Header, RecordType, content, decode_floor};
+use crate::samples::LoggedSample;
+use crate::scan::{Item, Scanner};
+use crate::{Damage, DamageReason, Error, Result, SeriesDef, WalStats, samples, series};
+
+/// Receives the content of a log. Calls for one shard come one after the other; calls for different shards may come in
+/// parallel. The shard is the one under which the entry was logged.
+pub trait Replay: Sync {
+    /// A series definition. All come before [`Replay::series_complete`]; the same one may come many times.
+    fn series(&self, shard: usize, definition: &SeriesDef<'_>);
+
+    /// A floor: samples older than `min_t` (ms) of `tenant`, or of all, have been dropped. The highest counts. Comes
+    /// before [`Replay::series_complete`].
+    fn floor(&self, tenant: Option<&str>, min_t: i64);
+
+    /// All definitions and floors have been handed over; samples follow.
+    fn series_complete(&self) {}
+
+    /// Samples, in the order in which they were applied to the shard. A series that has not been defined is one whose
+    /// definitions were damaged: count its samples as lost.
+    fn samples(&self, shard: usize, samples: &[LoggedSample]);
+
+    /// Asked now and then: `false` ends the replay with [`crate::Error::Cancelled`].
+    fn keep_going(&self) -> bool {
+        true
+    }
+}
+
+/// What a replay has found.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayReport {
+    /// Segments read.
+    pub segments: usize,
+    /// Records handed over.
+    pub records: u64,
+    /// Series definitions handed over, repetitions included.
+    pub series: u64,
+    /// Samples handed over.
+    pub samples: u64,
+    /// Bytes of the segments.
+    pub bytes: u64,
+    /// Damaged places, those of [`crate::OpenReport::damage`] included; the first thousand.
+    pub damage: Vec<Damage>,
+    /// How many damaged places there were in all.
+    pub damage_count: u64,
+}
+
+/// Which records a pass hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Definitions and floors.
+    Series,
+    /// Samples.
+    Samples,
+}
+
+/// What one worker made of its share of a window.
+#[derive(Debug, Default)]
+struct Share {
+    records: Vec<(u64, Header)>,
+    /// Buffers, kept from window to window.
+    scratch: Vec<u8>,
+    samples: Vec<LoggedSample>,
+    done: u64,
+    series: u64,
+    sample_count: u64,
+    times: Option<(i64, i64)>,
+    /// Records whose content is not what their type promises.
+    bad: Vec<(u64, u64)>,
+}
+
+impl Opened {
+    /// Hands everything in the log to `visitor`: first all definitions and floors, then all samples. At most `threads`
+    /// threads work at once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`] when the visitor says so. Damage is no error: it is in the report, and its bytes are
+    /// copied to the directory `quarantine` beside the segments.
+    pub fn replay(&mut self, threads: usize, visitor: &dyn Replay) -> Result<ReplayReport> {
+        let mut report = ReplayReport {
+            damage: self.report.damage.clone(),
+            damage_count: self.report.damage.len() as u64,
+            ..ReplayReport::default()
+        };
+        let already = report.damage_count;
+        let env = self.shared.env.clone();
+        let dir = self.shared.dir.clone();
+        let mut shares: Vec<Share> = Vec::new();
+        shares.resize_with(threads.max(1), Share::default);
+        for pass in [Pass::Series, Pass::Samples] {
+            let mut run =
+                Run { env: &env, visitor, report: &mut report, last_seq: Vec::new(), pass, dir: &dir };
+            for found in &self.found {
+                let times = run.segment(found, &mut shares)?;
+                if pass == Pass::Samples
+                    && let Some(info) =
+                        self.shared.segments.lock().iter_mut().find(|info| info.number == found.number)
+                    && info.bytes > 0
+                {
+                    info.times = times;
+                }
+            }
+            if pass == Pass::Series {
+                visitor.series_complete();
+            }
+        }
+        WalStats::add(&self.shared.stats.corruptions, report.damage_count - already);
+        Ok(report)
+    }
+}
+
+/// One pass.
+struct Run<'a> {
+    env: &'a Env,
+    dir: &'a std::path::Path,
+    visitor: &'a dyn Replay,
+    report: &'a mut ReplayReport,
+    pass: Pass,
+    /// Per shard, the last record handed over: a record that is there twice is handed over once.
+    last_seq: Vec<u64>,
+}
+
+impl Run<'_> {
+    /// Hands over one segment; returns the range of its samples' timestamps.
+    fn segment(&mut self, found: &Found, shares: &mut [Share]) -> Result<Option<(i64, i64)>> {
+        // Whatever keeps the file from being opened has been reported when the log was.
+        let Ok(file) = self.env.fs.open(&found.path, OpenMode::Read) else { return Ok(None) };
+        let end = file.len().map_or(found.end, |len| len.min(found.end));
+        let mut scanner = Scanner::new(file.as_ref(), found.number, found.header.as_ref(), end);
+        let mut items = Vec::new();
+        let mut damage = Vec::new();
+        for share in shares.iter_mut() {
+            share.times = None;
+        }
+        while scanner.next_window(&mut items) {
+            if !self.visitor.keep_going() {
+                return Err(Error::Cancelled);
+            }
+            for item in &items {
+                match *item {
+                    Item::Record { offset, header } => self.deal(offset, header, shares),
+                    Item::Damage { offset, bytes, reason, .. } => damage.push((offset, bytes, reason)),
+                }
+            }
+            self.hand_over(&scanner, shares);
+            for share in shares.iter_mut() {
+                damage.extend(share.bad.drain(..).map(|(offset, bytes)| (offset, bytes, DamageReason::Content)));
+            }
+            if self.pass == Pass::Samples {
+                // The first pass has seen the damage; only records' content is read now.
+                damage.retain(|(.., reason)| *reason == DamageReason::Content);
+            }
+            for (offset, bytes, reason) in damage.drain(..) {
+                self.report.damage_count += 1;
+                if self.report.damage.len() < DAMAGE_MAX {
+                    let mut damage =
+                        Damage { path: found.path.clone(), offset, bytes, reason, quarantined: None };
+                    quarantine(self.env.fs.as_ref(), self.dir, found.number, file.as_ref(), &mut damage);
+                    self.report.damage.push(damage);
+                }
+            }
+        }
+        self.collect(shares);
+        if self.pass == Pass::Series {
+            self.report.segments += 1;
+            self.report.bytes += end;
+        }
+        let times = shares.iter().filter_map(|share| share.times);
+        Ok(times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
+    }
+
+    /// Gives a record to the worker of its shard, if it belongs to this pass and is not there for the second time.
+    fn deal(&mut self, offset: u64, header: Header, shares: &mut [Share]) {
+        let pass = match RecordType::from_code(header.type_code) {
+            Some(RecordType::Series | RecordType::Floor) => Pass::Series,
+            Some(RecordType::Samples) => Pass::Samples,
+            // Intact, so from a program to come, and by the rule of versions not needed to read the rest.
+            None => return,
+        };
+        if pass != self.pass {
+            return;
+        }
+        let shard = usize::from(header.shard);
+        if self.last_seq.len() <= shard {
+            self.last_seq.resize(shard + 1, 0);
+        }
+        if let Some(last) = self.last_seq.get_mut(shard) {
+            if header.seq <= *last {
+                return;
+            }
+            *last = header.seq;
+        }
+        let worker = shard % shares.len().max(1);
+        if let Some(share) = shares.get_mut(worker) {
+            share.records.push((offset, header));
+        }
+    }
+
+    /// Lets all workers hand over their shares of the window.
+    fn hand_over(&self, scanner: &Scanner<'_>, shares: &mut [Share]) {
+        let visitor = self.visitor;
+        let mut tasks: Vec<Box<dyn FnOnce() + Send + '_>> = Vec::new();
+        for share in shares.iter_mut().filter(|share| !share.records.is_empty()) {
+            tasks.push(Box::new(move || share.hand_over(scanner, visitor)));
+        }
+        if tasks.len() == 1 {
+            tasks.into_iter().for_each(|task| task());
+        } else if !tasks.is_empty() {
+            self.env.scheduler.run_all(tasks);
+        }
+    }
+
+    /// Adds up what the workers have counted.
+    fn collect(&mut self, shares: &mut [Share]) {
+        for share in shares {
+            self.report.records += std::mem::take(&mut share.done);
+            self.report.series += std::mem::take(&mut share.series);
+            self.report.samples += std::mem::take(&mut share.sample_count);
+        }
+    }
+}
+
+impl Share {
+    fn hand_over(&mut self, scanner: &Scanner<'_>, visitor: &dyn Replay) {
+        for (offset, header) in std::mem::take(&mut self.records) {
+            if self.record(scanner.payload(offset, &header), &header, visitor).is_none() {
+                self.bad.push((offset, header.record_bytes() as u64));
+            }
+            self.done += 1;
+        }
+    }
+
+    /// `None` when the content is not what the type promises; what precedes that place has been handed over, except of
+    /// samples, of which nothing has.
+    fn record(&mut self, payload: &[u8], header: &Header, visitor: &dyn Replay) -> Option<()> {
+        let shard = usize::from(header.shard);
+        let content = content(header.flags, payload, &mut self.scratch).ok()?;
+        match RecordType::from_code(header.type_code)? {
+            RecordType::Series => {
+                let count = &mut self.series;
+                series::decode(content, |definition| {
+                    *count += 1;
+                    visitor.series(shard, definition);
+                })
+                .ok()?;
+            }
+            RecordType::Floor => {
+                let (tenant, min_t) = decode_floor(content).ok()?;
+                visitor.floor(tenant, min_t);
+            }
+            RecordType::Samples => {
+                samples::decode(content, &mut self.samples).ok()?;
+                let times = self.samples.iter().map(|sample| (sample.timestamp, sample.timestamp));
+                let times = times.chain(self.times).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+                self.times = times;
+                self.sample_count += self.samples.len() as u64;
+                visitor.samples(shard, &self.samples);
+            }
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,184 @@
+//! What a shard has applied and not yet handed to the committer.
+
+use chronolith_codec::write;
+
+use crate::samples::{BlockEnd, SampleColumns};
+
+/// A pending log with more bytes than this is full: its shard should refuse appends until the committer has caught up.
+pub const SHARD_LOG_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Series definitions are split into records of about this many bytes.
+const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
+
+/// Buffers larger than this are given back when they have been written.
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The number of a batch: what one turn of the committer takes from all shards. Ordered; durable in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Batch(pub(crate) u64);
+
+/// What the committer tells a shard when it takes its pending log.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub(crate) batch: u64,
+    pub(crate) next_epoch: u32,
+}
+
+/// Where the committer finds the pending logs: the owner of the shards.
+pub trait LogSource: Send + Sync {
+    /// Locks shard `shard`, calls [`ShardLog::hand_over`] on its pending log with `into` and `turn`, and unlocks it.
+    /// Nothing else is to be done here: every append of the shard waits meanwhile.
+    fn take(&self, shard: usize, turn: Turn, into: &mut ShardLog);
+}
+
+/// The pending log of one shard. Lives inside the shard's lock, so that the order of its entries is the order in which
+/// they were applied.
+#[derive(Debug)]
+pub struct ShardLog {
+    batch: u64,
+    epoch: u32,
+    pub(crate) definitions: Vec<u8>,
+    pub(crate) definition_ends: Vec<DefinitionsEnd>,
+    open_definitions: u32,
+    pub(crate) columns: SampleColumns,
+}
+
+/// Where a record of definitions ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DefinitionsEnd {
+    pub(crate) off: usize,
+    pub(crate) count: u32,
+}
+
+impl ShardLog {
+    /// An empty log, for a shard at the start and for the committer's side of the first hand-over.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            batch: 1,
+            epoch: 1,
+            definitions: Vec::new(),
+            definition_ends: Vec::new(),
+            open_definitions: 0,
+            columns: SampleColumns::default(),
+        }
+    }
+
+    /// Logs what series `series` is. Must precede its first sample in each [`ShardLog::epoch`]. `labels` in canonical
+    /// order.
+    pub fn define<'a>(
+        &mut self,
+        series: u32,
+        tenant: &str,
+        labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+    ) {
+        write::uvarint(&mut self.definitions, u64::from(series));
+        write::prefixed(&mut self.definitions, tenant.as_bytes());
+        write::uvarint(&mut self.definitions, labels.len() as u64);
+        for (name, value) in labels {
+            write::prefixed(&mut self.definitions, name.as_bytes());
+            write::prefixed(&mut self.definitions, value.as_bytes());
+        }
+        self.open_definitions += 1;
+        let start = self.definition_ends.last().map_or(0, |end| end.off);
+        if self.definitions.len() - start >= DEFINITION_BYTES_MAX {
+            self.close_definitions();
+        }
+    }
+
+    /// Logs one sample; `t` in milliseconds.
+    #[inline]
+    pub fn sample(&mut self, series: u32, t: i64, value: f64) {
+        self.columns.push(series, t, value.to_bits());
+    }
+
+    /// The batch whose durability covers everything applied to the shard so far: the coming one if something is
+    /// pending, else the last one taken, which may still be in flight. To be asked under the shard's lock.
+    #[inline]
+    #[must_use]
+    pub fn ticket(&self) -> Batch {
+        Batch(if self.is_empty() { self.batch - 1 } else { self.batch })
+    }
+
+    /// Changes when a new segment is begun. A series whose definition was logged under another epoch (compare the whole
+    /// number) must be defined again before its next sample. Starts at 1, so that 0 means never defined.
+    #[inline]
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether nothing is pending.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.definitions.is_empty() && self.columns.is_empty()
+    }
+
+    /// How many bytes are pending.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.definitions.len() + self.columns.bytes()
+    }
+
+    /// Whether more than [`SHARD_LOG_BYTES_MAX`] bytes are pending.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.bytes() > SHARD_LOG_BYTES_MAX
+    }
+
+    /// How many bytes the buffers take, used or not.
+    #[must_use]
+    pub const fn allocated_bytes(&self) -> usize {
+        self.definitions.capacity() + self.columns.capacity()
+    }
+
+    /// Swaps what is pending into `into`, which is overwritten, and begins the next batch. For [`LogSource::take`].
+    pub fn hand_over(&mut self, turn: Turn, into: &mut Self) {
+        std::mem::swap(self, into);
+        self.clear();
+        self.batch = turn.batch + 1;
+        self.epoch = turn.next_epoch;
+        into.close();
+    }
+
+    /// Ends the open records.
+    pub(crate) fn close(&mut self) {
+        self.close_definitions();
+        self.columns.close();
+    }
+
+    /// Where the records of samples end.
+    pub(crate) fn sample_ends(&self) -> &[BlockEnd] {
+        self.columns.ends()
+    }
+
+    fn close_definitions(&mut self) {
+        if self.open_definitions > 0 {
+            self.definition_ends
+                .push(DefinitionsEnd { off: self.definitions.len(), count: self.open_definitions });
+            self.open_definitions = 0;
+        }
+    }
+
+    /// The batch this log goes into, or was taken for.
+    pub(crate) const fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if self.definitions.capacity() > SPARE_BYTES_MAX {
+            self.definitions = Vec::new();
+        }
+        self.definitions.clear();
+        self.definition_ends.clear();
+        self.open_definitions = 0;
+        self.columns.clear(SPARE_BYTES_MAX);
+    }
+}
+
+impl Default for ShardLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,14 @@
+//! End-to-end tests: Chronolith as a program, among real programs.
+
+mod bad_queries;
+mod bad_writes;
+mod command_line;
+mod crash;
+mod damage;
+mod data_dir;
+mod differential;
+mod full_disk;
+mod questions;
+mod scratch;
+mod stream;
+mod target;

@@ -1,0 +1,74 @@
+//! A server of one test: its directory, its clients, the shortest ways to write and to ask.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use chronolith_e2e::api::{Answer, Data};
+use chronolith_e2e::http::{Client, Response};
+use chronolith_e2e::peers::chronolith_bin;
+use chronolith_e2e::remote_write::{HEADERS, LabelMap, WriteRequest, encode_labels};
+use chronolith_e2e::servers::{Kind, Server, ServerSpec};
+
+/// Samples of an answer: labels to time and value.
+pub(crate) type Stored = BTreeMap<LabelMap, Vec<(i64, f64)>>;
+
+/// A directory for one server, removed at the end.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) spec: ServerSpec,
+}
+
+impl Scratch {
+    /// A fresh directory for Chronolith.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let spec = ServerSpec::new(Kind::Chronolith, chronolith_bin(), &dir.path().join("server"));
+        Self { dir, spec }
+    }
+
+    /// The same with a configuration file.
+    pub(crate) fn with_config(text: &str) -> Self {
+        let mut scratch = Self::new();
+        let path = scratch.dir.path().join("chronolith.yml");
+        std::fs::write(&path, text).expect("a configuration file");
+        scratch.spec.extra_args = vec!["--config".into(), path.into()];
+        scratch
+    }
+
+    /// Starts the server.
+    pub(crate) fn start(&self) -> Server {
+        self.spec.start().unwrap_or_else(|e| panic!("{e:#}"))
+    }
+}
+
+/// The time now in ms.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    i64::try_from(since.as_millis()).expect("a time in range")
+}
+
+/// A body with one sample per entry.
+pub(crate) fn body(entries: &[(&[(&str, &str)], i64, f64)]) -> Vec<u8> {
+    let mut request = WriteRequest::new();
+    for (pairs, t, v) in entries {
+        request.push_sample(&encode_labels(pairs.iter().copied()), *t, *v);
+    }
+    request.take_body()
+}
+
+/// Sends a remote-write body.
+pub(crate) fn write(client: &mut Client, body: &[u8]) -> Result<Response> {
+    client.send("POST", "/api/v1/write", HEADERS, body).context("remote write")
+}
+
+/// All samples of a range selector at a time.
+pub(crate) fn read(client: &mut Client, selector: &str, at_ms: i64) -> Result<Stored> {
+    let time = format!("{}.{:03}", at_ms / 1000, at_ms % 1000);
+    let response = client.post_form("/api/v1/query", &[("query", selector), ("time", &time)])?;
+    match Answer::parse(&response)? {
+        Answer::Success { data: Data::Matrix(m), .. } => Ok(m.into_iter().collect()),
+        other => bail!("{selector}: {}", other.brief()),
+    }
+}
