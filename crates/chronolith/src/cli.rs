@@ -145,10 +145,12 @@ mod tests {
 
     #[test]
     fn serve_is_the_default() {
-        let cli = Cli::try_parse_from(["chronolith", "--data-dir", "/x"]).expect("flags of serve without serve");
+        let cli =
+            Cli::try_parse_from(["chronolith", "--data-dir", "/x"]).expect("flags of serve without serve");
         assert!(cli.command.is_none());
         assert_eq!(cli.serve.data_dir, PathBuf::from("/x"));
-        let cli = Cli::try_parse_from(["chronolith", "serve", "--listen", "0.0.0.0:1"]).expect("flags of serve");
+        let cli =
+            Cli::try_parse_from(["chronolith", "serve", "--listen", "0.0.0.0:1"]).expect("flags of serve");
         assert!(matches!(cli.command, Some(Command::Serve(args)) if args.listen.port() == 1));
     }
 

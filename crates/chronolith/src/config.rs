@@ -149,13 +149,15 @@ impl Config {
     /// Names the file, and the line and key where it can.
     pub(crate) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
     }
 
     /// Checks `text`.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
-        let only_comments = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+        let only_comments =
+            text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
         let raw: RawConfig = if only_comments { RawConfig::default() } else { serde_saphyr::from_str(text)? };
         raw.validate()
     }
@@ -194,7 +196,8 @@ impl fmt::Display for Config {
         let features: Vec<_> = query.features.iter().map(|feature| feature.name()).collect();
         writeln!(f, "  features: [{}]", features.join(", "))?;
         writeln!(f, "http:")?;
-        let origins: Vec<_> = self.cors_origins.iter().map(|origin| format!("'{}'", origin.replace('\'', "''"))).collect();
+        let origins: Vec<_> =
+            self.cors_origins.iter().map(|origin| format!("'{}'", origin.replace('\'', "''"))).collect();
         writeln!(f, "  cors_origins: [{}]", origins.join(", "))?;
         writeln!(f, "  connection_limit: {}", self.connections_max)?;
         writeln!(f, "self_scrape:")?;
@@ -286,8 +289,18 @@ struct RawSelfScrape {
 impl RawConfig {
     fn validate(self) -> anyhow::Result<Config> {
         let mut config = Config::default();
-        set_duration(&mut config.retention, "storage.retention", self.storage.retention, Duration::from_secs(3600))?;
-        set_size(&mut config.memory_limit_bytes, "storage.memory_limit", self.storage.memory_limit, 16 * MIB)?;
+        set_duration(
+            &mut config.retention,
+            "storage.retention",
+            self.storage.retention,
+            Duration::from_secs(3600),
+        )?;
+        set_size(
+            &mut config.memory_limit_bytes,
+            "storage.memory_limit",
+            self.storage.memory_limit,
+            16 * MIB,
+        )?;
         set_count(&mut config.series_limit, "storage.series_limit", self.storage.series_limit)?;
         if let Some(sync) = self.wal.sync {
             config.wal_sync = parse_sync(&sync)?;
@@ -369,13 +382,15 @@ fn set_duration(target: &mut Duration, key: &str, text: Option<String>, min: Dur
 }
 
 fn duration_of(key: &str, text: &str) -> anyhow::Result<Duration> {
-    let ms = parse_duration(text).with_context(|| format!("{key}: {text:?} is not a duration such as 15d or 1h30m"))?;
+    let ms = parse_duration(text)
+        .with_context(|| format!("{key}: {text:?} is not a duration such as 15d or 1h30m"))?;
     Ok(Duration::from_millis(ms.unsigned_abs()))
 }
 
 fn set_size(target: &mut u64, key: &str, text: Option<String>, min: u64) -> anyhow::Result<()> {
     if let Some(text) = text {
-        *target = size_of(&text).with_context(|| format!("{key}: {text:?} is not a size such as 512MiB or 2GiB"))?;
+        *target = size_of(&text)
+            .with_context(|| format!("{key}: {text:?} is not a size such as 512MiB or 2GiB"))?;
         if *target < min {
             bail!("{key}: at least {}", size(min));
         }
@@ -397,7 +412,11 @@ fn size_of(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-fn set_count<T: Copy + PartialEq + Default>(target: &mut T, key: &str, value: Option<T>) -> anyhow::Result<()> {
+fn set_count<T: Copy + PartialEq + Default>(
+    target: &mut T,
+    key: &str,
+    value: Option<T>,
+) -> anyhow::Result<()> {
     if let Some(value) = value {
         if value == T::default() {
             bail!("{key}: at least 1");
@@ -413,7 +432,8 @@ fn parse_sync(text: &str) -> anyhow::Result<WalSync> {
     }
     let interval = text.strip_prefix("interval(").and_then(|rest| rest.strip_suffix(')'));
     let interval = interval.and_then(parse_duration).filter(|ms| *ms > 0);
-    let ms = interval.with_context(|| format!("wal.sync: {text:?} is neither always nor interval(1s) or the like"))?;
+    let ms = interval
+        .with_context(|| format!("wal.sync: {text:?} is neither always nor interval(1s) or the like"))?;
     Ok(WalSync::Interval(Duration::from_millis(ms.unsigned_abs())))
 }
 

@@ -56,7 +56,9 @@ impl ServerInfo for Info {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         RuntimeInfo {
             start_time_ms: self.start_time_ms,
-            working_directory: std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
+            working_directory: std::env::current_dir()
+                .map(|dir| dir.display().to_string())
+                .unwrap_or_default(),
             hostname: hostname.trim().to_owned(),
             config_ok: true,
             config_time_ms: self.start_time_ms,
@@ -64,7 +66,9 @@ impl ServerInfo for Info {
             thread_count: process::thread_count(),
             cores: std::thread::available_parallelism().map_or(1, usize::from) as u64,
             memory_max_bytes: self.config.memory_limit_bytes,
-            storage_retention: format_duration(i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX)),
+            storage_retention: format_duration(
+                i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX),
+            ),
         }
     }
 
@@ -101,7 +105,11 @@ fn appended(stats: &DbStats) -> u64 {
 fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     let head = &stats.head;
     out.counter("chronolith_samples_appended_total", "Samples stored since the start.", appended(stats));
-    out.counter("chronolith_samples_duplicate_total", "Samples that were there already; accepted.", head.duplicates);
+    out.counter(
+        "chronolith_samples_duplicate_total",
+        "Samples that were there already; accepted.",
+        head.duplicates,
+    );
     let name = "chronolith_samples_rejected_total";
     out.family(name, MetricType::Counter, "Samples refused by storage, by reason.");
     for (reason, count) in &head.rejected {
@@ -110,14 +118,22 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     let help = "Samples dropped by retention or the memory limit.";
     out.counter("chronolith_samples_dropped_total", help, head.samples_dropped);
     out.gauge("chronolith_head_series", "Series in memory.", head.series as f64);
-    out.counter("chronolith_head_series_created_total", "Series created, by replay too.", head.series_created);
+    out.counter(
+        "chronolith_head_series_created_total",
+        "Series created, by replay too.",
+        head.series_created,
+    );
     out.counter("chronolith_head_series_removed_total", "Series removed.", head.series_removed);
     out.gauge("chronolith_head_chunks", "Closed chunks in memory.", head.chunks_closed as f64);
     out.gauge("chronolith_head_aliases", "Known spellings of label sets.", head.aliases as f64);
     let name = "chronolith_head_bytes";
     out.family(name, MetricType::Gauge, "Memory of the head by kind, in bytes.");
-    let kinds =
-        [("chunks", head.chunk_bytes), ("states", head.state_bytes), ("index", head.index_bytes), ("tables", head.table_bytes)];
+    let kinds = [
+        ("chunks", head.chunk_bytes),
+        ("states", head.state_bytes),
+        ("index", head.index_bytes),
+        ("tables", head.table_bytes),
+    ];
     for (kind, bytes) in kinds {
         out.sample(name, &[("kind", kind)], bytes as f64);
     }
@@ -130,7 +146,11 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         out.gauge("chronolith_head_min_time_seconds", "Oldest sample in memory.", min as f64 / 1000.0);
         out.gauge("chronolith_head_max_time_seconds", "Newest sample in memory.", max as f64 / 1000.0);
     }
-    out.gauge("chronolith_metadata_metrics", "Metrics whose metadata is known.", stats.metadata_metrics as f64);
+    out.gauge(
+        "chronolith_metadata_metrics",
+        "Metrics whose metadata is known.",
+        stats.metadata_metrics as f64,
+    );
     write_log_metrics(out, stats);
 }
 
@@ -144,7 +164,8 @@ fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         *count = cumulative.saturating_sub(below);
         below = cumulative;
     }
-    let snapshot = HistogramSnapshot { bounds: &SYNC_SECONDS_BUCKETS, counts: &counts, sum: wal.sync_seconds };
+    let snapshot =
+        HistogramSnapshot { bounds: &SYNC_SECONDS_BUCKETS, counts: &counts, sum: wal.sync_seconds };
     out.histogram(name, &[], &snapshot);
     out.counter("chronolith_wal_written_bytes_total", "Bytes written to the log.", wal.bytes);
     out.counter("chronolith_wal_records_total", "Records written to the log.", wal.records);
@@ -154,7 +175,11 @@ fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     out.gauge("chronolith_wal_segment", "Number of the segment being written.", wal.segment as f64);
     out.gauge("chronolith_wal_segments", "Segments of the log.", stats.wal_segments as f64);
     out.gauge("chronolith_wal_disk_bytes", "Bytes of all segments.", stats.wal_disk_bytes as f64);
-    out.gauge("chronolith_replay_duration_seconds", "How long the replay at the start took.", stats.open.duration.as_secs_f64());
+    out.gauge(
+        "chronolith_replay_duration_seconds",
+        "How long the replay at the start took.",
+        stats.open.duration.as_secs_f64(),
+    );
     out.gauge("chronolith_replay_samples", "Samples the replay brought back.", stats.open.samples as f64);
     let help = "Samples in the log whose series is unknown because its definition is damaged.";
     out.gauge("chronolith_replay_orphaned_samples", help, stats.open.samples_orphaned as f64);

@@ -17,7 +17,8 @@ use crate::cli::LogFormat;
 /// # Errors
 /// When `level` is no filter.
 pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| format!("--log-level: {level:?} is not a level"))?;
+    let filter =
+        EnvFilter::try_new(level).with_context(|| format!("--log-level: {level:?} is not a level"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Logfmt => builder.event_format(Logfmt).init(),
@@ -36,7 +37,10 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         out.write_str("time=")?;
-        tracing_subscriber::fmt::time::FormatTime::format_time(&tracing_subscriber::fmt::time::SystemTime, &mut out)?;
+        tracing_subscriber::fmt::time::FormatTime::format_time(
+            &tracing_subscriber::fmt::time::SystemTime,
+            &mut out,
+        )?;
         write!(out, " level={} target={}", event.metadata().level(), event.metadata().target())?;
         let mut fields = Fields { message: String::new(), rest: String::new() };
         event.record(&mut fields);

@@ -50,7 +50,8 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 fn ask(args: &QueryArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let (answer, notes) = runtime.block_on(query::run(args))?;
     eprint!("{notes}");
     // A reader that hangs up early (`| head`) is no error.

@@ -80,7 +80,9 @@ async fn post(url: &str, form: String) -> anyhow::Result<Bytes> {
     }
     let authority = uri.authority().context("--url: the host is missing")?.clone();
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
-    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("cannot connect to {authority}"))?;
+    let stream = tokio::net::TcpStream::connect(address)
+        .await
+        .with_context(|| format!("cannot connect to {authority}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -132,7 +134,8 @@ fn metric(labels: &Value) -> String {
             continue;
         }
         let mut pair = String::new();
-        let _ = if is_legacy_label_name(label) { pair.write_str(label) } else { write_quoted(&mut pair, label) };
+        let _ =
+            if is_legacy_label_name(label) { pair.write_str(label) } else { write_quoted(&mut pair, label) };
         pair.push('=');
         let _ = write_quoted(&mut pair, value);
         pairs.push(pair);

@@ -12,6 +12,9 @@ use chronolith_server::AppState;
 use chronolith_storage::{Appender, LabelSource, RejectReason, SeriesEntry, WriteBatch};
 use tokio::sync::watch;
 
+/// The `instance` label. Not the address: a Prometheus that scrapes this server and writes to it would send the same
+/// series, and the two would refuse each other's samples as out of order.
+const INSTANCE: &str = "self";
 /// Label sets remembered from one scrape to the next; the exposition itself is bounded well below.
 const SERIES_MAX: usize = 50_000;
 
@@ -19,13 +22,12 @@ const SERIES_MAX: usize = 50_000;
 pub(crate) async fn run(
     state: AppState,
     appender: std::sync::Arc<dyn Appender>,
-    instance: String,
     interval: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut scraper = Scraper { instance, known: HashMap::new() };
+    let mut scraper = Scraper::default();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -51,8 +53,8 @@ pub(crate) async fn run(
     }
 }
 
+#[derive(Default)]
 struct Scraper {
-    instance: String,
     /// Scraped label sets to those stored, with `job` and `instance`.
     known: HashMap<Labels, Labels>,
 }
@@ -78,8 +80,11 @@ impl Scraper {
             labels.push(self.stored(sample.labels));
             samples.push(Sample::new(timestamp, sample.value));
         }
-        let report =
-            [("up", 1.0), ("scrape_samples_scraped", scraped), ("scrape_duration_seconds", started.elapsed().as_secs_f64())];
+        let report = [
+            ("up", 1.0),
+            ("scrape_samples_scraped", scraped),
+            ("scrape_duration_seconds", started.elapsed().as_secs_f64()),
+        ];
         for (name, value) in report {
             labels.push(self.stored(Labels::from_pairs([(METRIC_NAME, name)])));
             samples.push(Sample::new(timestamp, value));
@@ -94,13 +99,18 @@ impl Scraper {
         if self.known.len() > SERIES_MAX {
             self.known.clear();
         }
-        let instance = &self.instance;
-        let with_target = |labels: &Labels| labels.to_builder().set("job", "chronolith").set("instance", instance).build();
+        let with_target =
+            |labels: &Labels| labels.to_builder().set("job", "chronolith").set("instance", INSTANCE).build();
         self.known.entry(scraped).or_insert_with_key(with_target).clone()
     }
 }
 
-fn store(appender: &dyn Appender, tenant: &TenantId, labels: Vec<Labels>, samples: &[Sample]) -> anyhow::Result<()> {
+fn store(
+    appender: &dyn Appender,
+    tenant: &TenantId,
+    labels: Vec<Labels>,
+    samples: &[Sample],
+) -> anyhow::Result<()> {
     let hasher = appender.key_hasher();
     let entry = |(index, labels): (usize, &Labels)| {
         let index = index as u32;

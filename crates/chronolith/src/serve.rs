@@ -50,7 +50,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let limits = http_limits(config);
     let engine = Arc::new(Engine::new(engine_options(config)));
     let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
 
     let (stop, stopped) = watch::channel(false);
     let drain = {
@@ -70,7 +71,7 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let interval = config.self_scrape.filter(|_| !args.no_self_scrape);
     let scraper = interval.map(|interval| {
         let appender = Arc::clone(&db) as _;
-        tokio::spawn(self_scrape::run(state.clone(), appender, args.listen.to_string(), interval, stopped))
+        tokio::spawn(self_scrape::run(state.clone(), appender, interval, stopped))
     });
 
     info!(signal = signals.next().await, "ending: finishing running requests");
@@ -81,7 +82,10 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         if let Some(scraper) = scraper {
             scraper.await.context("the self-scrape ended")?;
         }
-        tokio::task::spawn_blocking(move || db.close()).await.context("closing")?.context("closing the database")?;
+        tokio::task::spawn_blocking(move || db.close())
+            .await
+            .context("closing")?
+            .context("closing the database")?;
         info!("ended");
         Ok(())
     };
@@ -97,7 +101,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
 async fn open(args: &ServeArgs, config: &Config) -> anyhow::Result<Arc<Db>> {
     let (dir, options) = (args.data_dir.clone(), db_options(config));
     info!(data_dir = %dir.display(), "opening the data directory");
-    let opened = tokio::task::spawn_blocking(move || Db::open(&dir, options, Env::real())).await.context("opening")?;
+    let opened =
+        tokio::task::spawn_blocking(move || Db::open(&dir, options, Env::real())).await.context("opening")?;
     let (db, report) = opened?;
     log_report(&report);
     Ok(Arc::new(db))

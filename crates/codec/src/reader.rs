@@ -182,7 +182,10 @@ mod tests {
     #[test]
     fn limits_and_places() {
         let mut reader = Reader::new(&[5, b'a', b'b']);
-        assert_eq!(reader.prefixed(4, "name"), Err(Error::TooLarge { off: 0, expected: "name", got: 5, max: 4 }));
+        assert_eq!(
+            reader.prefixed(4, "name"),
+            Err(Error::TooLarge { off: 0, expected: "name", got: 5, max: 4 })
+        );
         let mut reader = Reader::new(&[0, 5, b'a', b'b']);
         reader.u8("pad").unwrap();
         let short = reader.prefixed(9, "name").unwrap_err();

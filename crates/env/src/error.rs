@@ -74,7 +74,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The file system is mounted read-only.
-    #[error("cannot {op} {path}: the file system is read-only; remount it writable, or choose another data directory")]
+    #[error(
+        "cannot {op} {path}: the file system is read-only; remount it writable, or choose another data directory"
+    )]
     ReadOnly {
         /// What was tried.
         op: Op,
@@ -84,7 +86,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The process may not do that.
-    #[error("cannot {op} {path}: permission denied; give this user access to it, or choose another data directory")]
+    #[error(
+        "cannot {op} {path}: permission denied; give this user access to it, or choose another data directory"
+    )]
     Denied {
         /// What was tried.
         op: Op,

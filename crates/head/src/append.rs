@@ -5,6 +5,7 @@ use std::{hint::black_box, sync::atomic::Ordering};
 use chronolith_model::{Labels, Sample, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{AppendOutcome, RejectReason, WriteBatch};
 use chronolith_wal::{Batch, ShardLog};
+use roaring::RoaringBitmap;
 
 use crate::{
     error::Error,
@@ -18,8 +19,6 @@ use crate::{
 
 /// Series whose memory is fetched ahead of their appends.
 const AHEAD: usize = 32;
-/// How often a series that is removed under an append is looked up again.
-const ATTEMPTS_MAX: usize = 4;
 
 /// An applied batch.
 #[derive(Debug)]
@@ -65,10 +64,6 @@ struct Append<'a> {
     batch: &'a WriteBatch<'a>,
     bounds: Bounds,
     targets: Vec<Target>,
-    /// Entries by shard.
-    order: Vec<u32>,
-    /// Entries whose series was removed meanwhile.
-    lost: Vec<u32>,
     /// Refusals whose labels are not looked up yet.
     refusals: Vec<(RejectReason, usize, Option<Ref>)>,
     outcome: AppendOutcome,
@@ -84,6 +79,8 @@ impl Head {
     /// When nothing is taken at the moment; nothing has been applied then.
     pub fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<Applied, Error> {
         self.admit()?;
+        // No series goes from here on: entries of one series could get to different incarnations of it, out of order.
+        let removed = self.removed.read();
         let tenant = self.tenants.get_or_create(tenant, || self.env.rng.next_u64())?;
         let max = self.env.clock.now_ms().saturating_add(self.options.future_ms_max);
         let mut append = Append {
@@ -92,36 +89,27 @@ impl Head {
             batch,
             bounds: Bounds { floor: self.floor(), max },
             targets: vec![Target::Unknown; batch.series.len()],
-            order: Vec::with_capacity(batch.series.len()),
-            lost: Vec::new(),
             refusals: Vec::new(),
             outcome: AppendOutcome::default(),
             covered: Batch::default(),
             times: TimeRange::new(Timestamp::MAX, Timestamp::MIN),
             created: false,
         };
-        append.resolve();
-        append.find_or_create((0..batch.series.len()).collect());
-        append.apply((0..batch.series.len()).collect());
-        for _ in 0..ATTEMPTS_MAX {
-            let lost: Vec<usize> = append.lost.drain(..).map(|entry| entry as usize).collect();
-            if lost.is_empty() {
-                break;
-            }
-            lost.iter().for_each(|entry| append.targets[*entry] = Target::Unknown);
-            append.find_or_create(lost.clone());
-            append.apply(lost);
-        }
+        append.resolve(&removed);
+        append.find_or_create();
+        append.apply();
         Ok(append.finish())
     }
 }
 
 impl Append<'_> {
     /// Looks up all keys at once: neighbouring lookups overlap in memory.
-    fn resolve(&mut self) {
+    fn resolve(&mut self, removed: &RoaringBitmap) {
         let lookup = self.head.aliases.lookup();
         for (entry, target) in self.batch.series.iter().zip(&mut self.targets) {
-            if let Some(reference) = lookup.get(self.tenant.salted(entry.key)) {
+            if let Some(reference) = lookup.get(self.tenant.salted(entry.key))
+                && (removed.is_empty() || !removed.contains(reference))
+            {
                 *target = Target::Series(Ref(reference));
             }
         }
@@ -132,9 +120,9 @@ impl Append<'_> {
         self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// Finds those of `entries` that are unknown by their labels.
-    fn find_or_create(&mut self, entries: Vec<usize>) {
-        for entry in entries {
+    /// Finds the series of unknown keys by their labels.
+    fn find_or_create(&mut self) {
+        for entry in 0..self.targets.len() {
             if self.targets[entry] != Target::Unknown {
                 continue;
             }
@@ -171,11 +159,11 @@ impl Append<'_> {
         Ok(reference)
     }
 
-    /// Applies `entries`, which have their targets.
-    fn apply(&mut self, entries: Vec<usize>) {
+    /// Applies all entries, shard by shard, in the order of the batch.
+    fn apply(&mut self) {
         let mut starts = [0; SHARDS + 1];
-        for entry in &entries {
-            if let Target::Series(reference) = self.targets[*entry] {
+        for target in &self.targets {
+            if let Target::Series(reference) = target {
                 starts[reference.shard() + 1] += 1;
             }
         }
@@ -183,16 +171,14 @@ impl Append<'_> {
             starts[shard + 1] += starts[shard];
         }
         let mut next = starts;
-        self.order.clear();
-        self.order.resize(starts[SHARDS], 0);
-        for entry in &entries {
-            if let Target::Series(reference) = self.targets[*entry] {
+        let mut order = vec![0; starts[SHARDS]];
+        for (entry, target) in self.targets.iter().enumerate() {
+            if let Target::Series(reference) = target {
                 let at = &mut next[reference.shard()];
-                self.order[*at] = u32::try_from(*entry).expect("a batch has fewer entries");
+                order[*at] = u32::try_from(entry).expect("a batch has fewer entries");
                 *at += 1;
             }
         }
-        let order = std::mem::take(&mut self.order);
         for (shard, ends) in starts.windows(2).enumerate() {
             let entries = &order[ends[0]..ends[1]];
             if entries.is_empty() {
@@ -206,7 +192,6 @@ impl Append<'_> {
             self.covered = self.covered.max(state.log.ticket());
             shard.publish(&state);
         }
-        self.order = order;
     }
 
     fn apply_block(&mut self, state: &mut ShardState, block: &[u32]) {
@@ -223,12 +208,10 @@ impl Append<'_> {
             let entry = *entry as usize;
             let Target::Series(reference) = self.targets[entry] else { continue };
             let ShardState { slab, accounts, log } = &mut *state;
-            let Some((series, closed)) = slab.get_mut(reference.slot()) else {
-                self.lost.push(u32::try_from(entry).expect("a batch has fewer entries"));
-                continue;
-            };
+            let (series, closed) = slab.get_mut(reference.slot()).expect("no series goes during an append");
             let range = &self.batch.series[entry].samples;
-            let samples = self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default();
+            let samples =
+                self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default();
             for sample in samples {
                 if let Err(reason) = self.bounds.check(sample.timestamp) {
                     self.refuse(reason, entry, Some(reference), 1);
@@ -266,11 +249,6 @@ impl Append<'_> {
     }
 
     fn finish(mut self) -> Applied {
-        // Removed again and again under this call: as if retention had taken them right after.
-        for entry in std::mem::take(&mut self.lost) {
-            let samples = self.samples(entry as usize).len() as u64;
-            self.refuse(RejectReason::OutOfBounds, entry as usize, None, samples);
-        }
         if self.outcome.stored > 0 {
             self.head.saw_times(self.times);
         }
@@ -311,7 +289,9 @@ impl Head {
         let index = tenant.index.read();
         identities
             .0
-            .find(Identity::spread(half), |known| known.hash == half && index.has_labels(known.reference, labels))
+            .find(Identity::spread(half), |known| {
+                known.hash == half && index.has_labels(known.reference, labels)
+            })
             .map(|known| Ref(known.reference))
     }
 

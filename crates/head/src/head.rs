@@ -10,7 +10,8 @@ use chronolith_model::{TimeRange, Timestamp};
 use chronolith_storage::KeyHasher;
 use chronolith_wal::{CommitWaiter, LogSource, ShardLog, Turn};
 use hashbrown::HashTable;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
 
 use crate::{
     alias::Aliases,
@@ -23,7 +24,7 @@ use crate::{
 
 /// Active series in memory. All methods may be called from any number of threads.
 ///
-/// Lock order: identity table, then shard, then a tenant's index; alias tables are locked alone. Nobody waits for a
+/// Lock order: `sweeping`, `truncating`, `removed`, then identity table, then shard, then a tenant's index; alias tables are locked alone. Nobody waits for a
 /// shard while holding an index.
 #[derive(Debug)]
 pub struct Head {
@@ -43,8 +44,12 @@ pub struct Head {
     pub(crate) counters: Counters,
     log: OnceLock<CommitWaiter>,
     closed: AtomicBool,
+    /// Removed series that aliases may still name. Appends hold it while they work, so that none goes meanwhile.
+    pub(crate) removed: RwLock<RoaringBitmap>,
     /// Taken by whoever drops old samples.
     pub(crate) truncating: Mutex<()>,
+    /// Taken by whoever removes series.
+    pub(crate) sweeping: Mutex<()>,
 }
 
 /// Series by the hash of their labels, to find the series of labels that come in another spelling.
@@ -85,7 +90,9 @@ impl Head {
             counters: Counters::default(),
             log: OnceLock::new(),
             closed: AtomicBool::new(false),
+            removed: RwLock::default(),
             truncating: Mutex::new(()),
+            sweeping: Mutex::new(()),
         }
     }
 
@@ -192,4 +199,3 @@ impl LogSource for Head {
         shard.publish(&state);
     }
 }
-

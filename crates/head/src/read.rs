@@ -81,7 +81,8 @@ impl HeadView {
         for (shard, places) in self.head.shards.iter().zip(by_shard(series)) {
             let state = shard.lock();
             for at in places {
-                let sample = state.slab.get(Ref(series[at]).slot()).and_then(|(series, _)| series.last_sample());
+                let sample =
+                    state.slab.get(Ref(series[at]).slot()).and_then(|(series, _)| series.last_sample());
                 last[at] = sample.filter(|sample| shown.contains(sample.timestamp));
             }
         }
@@ -92,8 +93,7 @@ impl HeadView {
     #[must_use]
     pub fn fetch(&self, series: &[u32], range: TimeRange) -> Fetched {
         let floor = self.head.floor();
-        let range =
-            TimeRange::new(range.min.max(self.range.min).max(floor), range.max.min(self.range.max));
+        let range = TimeRange::new(range.min.max(self.range.min).max(floor), range.max.min(self.range.max));
         let mut fetched = Fetched {
             range: Some(range),
             entries: vec![Entry::default(); series.len()],
@@ -210,7 +210,9 @@ impl HeadView {
             ),
             values_by_label: top(index.value_counts(), limit, name_of),
             bytes_by_label: top(index.value_bytes(), limit, name_of),
-            series_by_pair: top(index.pair_counts(), limit, |count| format!("{}={}", count.name, count.value)),
+            series_by_pair: top(index.pair_counts(), limit, |count| {
+                format!("{}={}", count.name, count.value)
+            }),
         }
     }
 }
@@ -265,7 +267,8 @@ fn top<'a>(
     limit: usize,
     text: impl Fn(&Count<'a>) -> String,
 ) -> Vec<CardinalityEntry> {
-    let by_count = |a: &Count<'_>, b: &Count<'_>| b.count.cmp(&a.count).then((a.name, a.value).cmp(&(b.name, b.value)));
+    let by_count =
+        |a: &Count<'_>, b: &Count<'_>| b.count.cmp(&a.count).then((a.name, a.value).cmp(&(b.name, b.value)));
     let mut best: Vec<Count<'a>> = Vec::new();
     for count in counts {
         best.push(count);

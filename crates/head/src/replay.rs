@@ -73,7 +73,8 @@ impl<'a> HeadReplay<'a> {
         let tenant = TenantId::new(definition.tenant).ok()?;
         let tenant = self.head.tenants.get_or_create(&tenant, || self.head.env.rng.next_u64()).ok()?;
         // Most definitions come many times: compared without building a label set.
-        let known = tenant.index.read().pairs_of(wanted.0).is_some_and(|pairs| pairs.eq(definition.labels.clone()));
+        let known =
+            tenant.index.read().pairs_of(wanted.0).is_some_and(|pairs| pairs.eq(definition.labels.clone()));
         if known {
             return Some(());
         }

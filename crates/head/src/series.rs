@@ -129,7 +129,9 @@ impl Series {
             }
         }
         let before = self.open.capacity();
-        self.appender.append(&mut self.open, t, f64::from_bits(bits)).expect("closed long before a chunk is full");
+        self.appender
+            .append(&mut self.open, t, f64::from_bits(bits))
+            .expect("closed long before a chunk is full");
         accounts.grow(self.open.capacity() - before);
         accounts.samples += 1;
         Verdict::Stored
@@ -177,7 +179,12 @@ impl Series {
     }
 
     /// Forgets chunks that lie wholly before `floor`; the open one too.
-    pub(crate) fn truncate(&mut self, closed: &mut Vec<ClosedChunk>, floor: Timestamp, accounts: &mut Accounts) {
+    pub(crate) fn truncate(
+        &mut self,
+        closed: &mut Vec<ClosedChunk>,
+        floor: Timestamp,
+        accounts: &mut Accounts,
+    ) {
         let gone = closed.partition_point(|chunk| chunk.max() < floor);
         for chunk in closed.drain(..gone) {
             accounts.shrink(chunk.memory());
@@ -226,7 +233,8 @@ impl Series {
         let chunks = closed.get(from..to).unwrap_or_default();
         debug_assert!(chunks.iter().all(|chunk| chunk.overlaps(min, max)));
         let open_after = closed.last().map_or(Timestamp::MIN, ClosedChunk::max);
-        let wanted = self.last().is_some_and(|last| last >= min) && (open_after < max || open_after == Timestamp::MIN);
+        let wanted =
+            self.last().is_some_and(|last| last >= min) && (open_after < max || open_after == Timestamp::MIN);
         (chunks, if wanted { &self.open } else { &[] })
     }
 

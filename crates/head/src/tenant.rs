@@ -13,10 +13,7 @@ use chronolith_model::{Labels, TenantId};
 use chronolith_storage::SeriesKey;
 use parking_lot::RwLock;
 
-use crate::{
-    error::Error,
-    options::TENANTS_MAX,
-};
+use crate::{error::Error, options::TENANTS_MAX};
 
 /// One tenant's part of the head.
 #[derive(Debug)]

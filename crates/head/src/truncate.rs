@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chronolith_model::Timestamp;
-use roaring::RoaringBitmap;
 
 use crate::{
     head::{Head, Identity},
@@ -22,6 +21,9 @@ const FLOOR_STEP_MS: i64 = 60_000;
 /// The open chunk of a series without a sample for so long is cut to its size.
 const QUIET_MS: i64 = 3_600_000;
 
+/// Series that are removed while appends wait.
+const REMOVED_AT_ONCE: usize = 256;
+
 /// What a truncation did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Truncation {
@@ -36,6 +38,7 @@ pub struct Truncation {
 impl Head {
     /// Drops chunks older than retention, then more if the memory limit is near, then series that have nothing left.
     pub fn truncate(&self) -> Truncation {
+        let _one_at_a_time = self.sweeping.lock();
         let now = self.env.clock.now_ms();
         self.raise_floor(now.saturating_sub(self.options.retention_ms));
         let mut series_removed = self.sweep(now);
@@ -141,16 +144,17 @@ impl Head {
 
     /// Removes those of `candidates` that still have no sample.
     fn remove_series(&self, candidates: &[Ref]) -> usize {
-        let mut removed = RoaringBitmap::new();
-        for reference in candidates {
-            if self.remove_one(*reference) {
-                removed.insert(reference.0);
-            }
+        for some in candidates.chunks(REMOVED_AT_ONCE) {
+            let mut removed = self.removed.write();
+            let gone = some.iter().filter(|reference| self.remove_one(**reference));
+            removed.extend(gone.map(|reference| reference.0));
         }
+        let removed = self.removed.read().clone();
         if removed.is_empty() {
             return 0;
         }
         self.aliases.remove(|reference| removed.contains(reference));
+        *self.removed.write() -= &removed;
         // Free the pages that became empty.
         for shard in &self.shards {
             let mut state = shard.lock();

@@ -201,8 +201,10 @@ impl Test {
                     .nfa_size_limit(Some(REGEX_AUTOMATON_BYTES_MAX))
                     .hybrid_cache_capacity(REGEX_CACHE_BYTES_MAX)
                     .which_captures(regex_automata::nfa::thompson::WhichCaptures::None);
-                let regex =
-                    meta::Builder::new().configure(config).build_from_hir(&anchored).map_err(|_| too_large())?;
+                let regex = meta::Builder::new()
+                    .configure(config)
+                    .build_from_hir(&anchored)
+                    .map_err(|_| too_large())?;
                 Self::Regex { prefix, regex: Box::new(regex) }
             }
         })
@@ -221,9 +223,7 @@ impl Test {
             }
             Self::Suffix(text) => value.ends_with(&**text),
             Self::Contains(text) => value.contains(&**text),
-            Self::Regex { regex, .. } => {
-                regex.is_match(Input::new(value).anchored(Anchored::Yes))
-            }
+            Self::Regex { regex, .. } => regex.is_match(Input::new(value).anchored(Anchored::Yes)),
         }
     }
 }

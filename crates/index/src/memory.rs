@@ -262,13 +262,18 @@ impl MemoryIndex {
             let found: BTreeSet<&str> = ids.iter().filter_map(|id| self.value_of(id, number)).collect();
             return found.into_iter().collect();
         }
-        let listed = |pair: &PairNo| self.pairs.get(*pair as usize).is_some_and(|p| p.ids.postings().intersects(ids));
+        let listed =
+            |pair: &PairNo| self.pairs.get(*pair as usize).is_some_and(|p| p.ids.postings().intersects(ids));
         entry.values.iter().filter(|(_, pair)| listed(pair)).map(|(value, _)| &**value).collect()
     }
 
     fn value_of(&self, id: u32, name: NameNo) -> Option<&str> {
         let pairs = self.series.get(&id)?;
-        pairs.iter().filter_map(|pair| self.pairs.get(*pair as usize)).find(|pair| pair.name == name).map(|pair| &*pair.value)
+        pairs
+            .iter()
+            .filter_map(|pair| self.pairs.get(*pair as usize))
+            .find(|pair| pair.name == name)
+            .map(|pair| &*pair.value)
     }
 
     fn name(&self, name: &str) -> Option<&Name> {

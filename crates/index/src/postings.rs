@@ -189,7 +189,10 @@ impl Term<'_> {
 ///
 /// # Errors
 /// Those of the source.
-pub fn resolve<S: PostingsSource>(source: &S, matchers: &[CompiledMatcher]) -> Result<RoaringBitmap, S::Error> {
+pub fn resolve<S: PostingsSource>(
+    source: &S,
+    matchers: &[CompiledMatcher],
+) -> Result<RoaringBitmap, S::Error> {
     let mut direct: Vec<(u64, Term<'_>)> = Vec::new();
     let mut searched: Vec<(u64, Term<'_>)> = Vec::new();
     let mut subtracted: Vec<Term<'_>> = Vec::new();

@@ -7,7 +7,8 @@
 //!
 //! Map: [`arithmetic`] operators on floats · [`names`] dropping names, merging equals · `leaf` selectors and range
 //! functions · `stream` series through element-wise operators · `call` functions of whole vectors · `aggregate`,
-//! `ranked`, `values` aggregations · `binary`, `matching` vectors with vectors · `finish` the result.
+//! `ranked`, `values` aggregations · `binary`, `matching` vectors with vectors · `subquery` grids of their own ·
+//! `finish` the result.
 
 mod aggregate;
 pub(crate) mod arithmetic;

@@ -103,7 +103,9 @@ mod tests {
     fn garbage_is_corrupt() {
         let mut buffer = Vec::new();
         let block = compress(b"some text that is long enough to be cut").unwrap();
-        for garbage in [&b""[..], b"\xff", b"plain text", &block[..block.len() - 1], &[0x05, 0x01, 0xff, 0xff]] {
+        for garbage in
+            [&b""[..], b"\xff", b"plain text", &block[..block.len() - 1], &[0x05, 0x01, 0xff, 0xff]]
+        {
             assert_eq!(decompress(garbage, 1 << 20, &mut buffer), Err(SnappyError::Corrupt), "{garbage:?}");
         }
     }

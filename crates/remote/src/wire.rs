@@ -165,7 +165,11 @@ impl<'a> Reader<'a> {
     /// Checks the wire type of a known field.
     #[inline]
     pub(crate) fn expect(&self, field: u32, wire_type: u8, wanted: u8) -> Result<(), WireError> {
-        if wire_type == wanted { Ok(()) } else { Err(self.error(WireFault::WrongWireType { field, wire_type })) }
+        if wire_type == wanted {
+            Ok(())
+        } else {
+            Err(self.error(WireFault::WrongWireType { field, wire_type }))
+        }
     }
 }
 

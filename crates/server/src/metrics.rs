@@ -107,8 +107,12 @@ impl Histogram {
 
     /// Writes the sample lines; the family is the caller's.
     pub fn write(&self, name: &str, labels: &[(&str, &str)], out: &mut ExpositionWriter<'_>) {
-        let counts: Vec<u64> =
-            self.counts.iter().take(self.bounds.len() + 1).map(|count| count.load(Ordering::Relaxed)).collect();
+        let counts: Vec<u64> = self
+            .counts
+            .iter()
+            .take(self.bounds.len() + 1)
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect();
         let sum = f64::from_bits(self.sum.load(Ordering::Relaxed));
         out.histogram(name, labels, &HistogramSnapshot { bounds: self.bounds, counts: &counts, sum });
     }
@@ -274,7 +278,11 @@ impl HttpMetrics {
                 &self.writes_unavailable,
             ),
             ("chronolith_remote_write_bytes_total", "Compressed bytes of remote writes.", &self.write_bytes),
-            ("chronolith_remote_write_samples_total", "Samples stored by remote write.", &self.samples_stored),
+            (
+                "chronolith_remote_write_samples_total",
+                "Samples stored by remote write.",
+                &self.samples_stored,
+            ),
             (
                 "chronolith_remote_write_samples_duplicate_total",
                 "Samples of remote write that were there already, with the same value.",

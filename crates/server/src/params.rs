@@ -282,8 +282,8 @@ pub(crate) fn parse_api_duration(text: &str) -> Result<i64, String> {
         }
         return Ok(go_int64(nanos));
     }
-    let ms =
-        parse_duration(text).ok_or_else(|| format!("cannot parse {} to a valid duration", go_quoted(text)))?;
+    let ms = parse_duration(text)
+        .ok_or_else(|| format!("cannot parse {} to a valid duration", go_quoted(text)))?;
     Ok(ms.saturating_mul(1_000_000))
 }
 
@@ -307,9 +307,11 @@ impl Grid {
         if end.is_before(start) {
             return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
         }
-        let step = parse_api_duration(params.get("step")).map_err(|cause| ApiError::parameter("step", cause))?;
+        let step =
+            parse_api_duration(params.get("step")).map_err(|cause| ApiError::parameter("step", cause))?;
         let too_small = || {
-            let cause = "zero or negative query resolution step widths are not accepted. Try a positive integer";
+            let cause =
+                "zero or negative query resolution step widths are not accepted. Try a positive integer";
             ApiError::parameter("step", cause)
         };
         if step <= 0 {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     routing::any,
@@ -94,7 +94,12 @@ impl Endpoint {
     const fn answers_always(self) -> bool {
         matches!(
             self,
-            Self::Healthy | Self::Metrics | Self::Index | Self::Version | Self::StatusWalreplay | Self::NotFound
+            Self::Healthy
+                | Self::Metrics
+                | Self::Index
+                | Self::Version
+                | Self::StatusWalreplay
+                | Self::NotFound
         )
     }
 
@@ -163,7 +168,11 @@ async fn answer(state: &AppState, endpoint: Endpoint, request: Request) -> Respo
     if parts.method == Method::OPTIONS {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        return if endpoint.is_api() { with_cors(response, state.limits(), &parts.headers) } else { response };
+        return if endpoint.is_api() {
+            with_cors(response, state.limits(), &parts.headers)
+        } else {
+            response
+        };
     }
     if !endpoint.methods().contains(&parts.method) {
         let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
@@ -172,19 +181,19 @@ async fn answer(state: &AppState, endpoint: Endpoint, request: Request) -> Respo
     }
     let Some(backend) = state.backend() else {
         return if endpoint.answers_always() {
-            always(state, endpoint)
+            compressed(always(state, endpoint), &parts.headers).await
         } else {
             not_ready(state.is_stopping())
         };
     };
     if !endpoint.is_api() {
-        return always(state, endpoint);
+        return compressed(always(state, endpoint), &parts.headers).await;
     }
-    let response = if endpoint == Endpoint::Write {
-        write::handle(state, backend, &parts, body).await
-    } else {
-        api_answer(state, backend, endpoint, &parts, body).await
-    };
+    if endpoint == Endpoint::Write {
+        // Senders are no web pages: their answers carry no CORS headers, as Prometheus' do not.
+        return write::handle(state, backend, &parts, body).await;
+    }
+    let response = api_answer(state, backend, endpoint, &parts, body).await;
     with_cors(response, state.limits(), &parts.headers)
 }
 
@@ -252,12 +261,17 @@ fn has_form(parts: &Parts) -> bool {
 
 /// Reads a whole body of at most `max_bytes`, in at most the time the limits give.
 pub(crate) async fn read_body(body: Body, max_bytes: usize, limits: &HttpLimits) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("request body too large, the limit is {max_bytes} bytes");
+        Err(ApiError::new(ErrorKind::TooLarge, message))
+    };
+    // A declared length need not be waited for.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return too_large();
+    }
     match timeout(limits.body_read_timeout, Limited::new(body, max_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("request body too large, the limit is {max_bytes} bytes");
-            Err(ApiError::new(ErrorKind::TooLarge, message))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
         Ok(Err(error)) => Err(ApiError::bad_data(format!("cannot read the request body: {error}"))),
         Err(_) => Err(ApiError::new(ErrorKind::TooSlow, "the request body did not arrive in time")),
     }

@@ -51,7 +51,8 @@ pub async fn serve(
     }
     drop(listener);
     let _ = stop.send(true);
-    let drained = timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
+    let drained =
+        timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         warn!(connections = connections.len(), "requests still running after the drain timeout are dropped");
         connections.shutdown().await;
@@ -60,7 +61,10 @@ pub async fn serve(
 }
 
 /// Waits for a free place first: a connection above the limit stays in the listener's backlog.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {

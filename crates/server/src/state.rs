@@ -14,7 +14,7 @@ use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
 use chronolith_storage::{Appender, KeyHasher, Queryable};
 use tokio::sync::Semaphore;
 
-use crate::{info::ServerInfo, metrics::HttpMetrics};
+use crate::{info::ServerInfo, metrics::HttpMetrics, write::Decoders};
 
 /// Storage, once it is open.
 #[derive(Clone)]
@@ -111,6 +111,7 @@ struct Shared {
     metrics: HttpMetrics,
     gates: Gates,
     buffers: BufferPool,
+    decoders: Decoders,
 }
 
 /// How much of each kind may go on at once.
@@ -150,6 +151,7 @@ impl AppState {
             metrics: HttpMetrics::default(),
             gates,
             buffers,
+            decoders: Decoders::default(),
         }))
     }
 
@@ -207,6 +209,10 @@ impl AppState {
 
     pub(crate) fn gates(&self) -> &Gates {
         &self.0.gates
+    }
+
+    pub(crate) fn decoders(&self) -> &Decoders {
+        &self.0.decoders
     }
 
     pub(crate) fn buffers(&self) -> &BufferPool {

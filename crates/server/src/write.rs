@@ -4,7 +4,7 @@
 //! are like; if any was refused the answer is 400 with the first reasons, so that nobody sends it again. What may work
 //! later is answered 503 with `Retry-After`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
@@ -17,6 +17,7 @@ use chronolith_remote::{
     snappy::{self, SnappyError},
 };
 use chronolith_storage::{AppendOutcome, LabelSource as _, RejectReason, StorageError};
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -29,12 +30,27 @@ use crate::{
     state::{AppState, Backend, WRITE_MEMORY_UNIT},
 };
 
-/// Decoders that lie idle between requests, at most.
-const DECODERS_MAX: usize = 8;
-/// A decoder that grew above it is not kept, in samples.
-const DECODER_SAMPLES_MAX: usize = 100_000;
+/// Decoders that lie idle between requests.
+#[derive(Debug, Default)]
+pub(crate) struct Decoders(Mutex<Vec<DecodedWrite>>);
 
-static DECODERS: Mutex<Vec<DecodedWrite>> = Mutex::new(Vec::new());
+impl Decoders {
+    /// How many, at most.
+    const IDLE_MAX: usize = 8;
+    /// A decoder that grew above it is not kept, in samples.
+    const SAMPLES_MAX: usize = 100_000;
+
+    fn take(&self) -> DecodedWrite {
+        self.0.lock().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, decoder: DecodedWrite) {
+        let mut idle = self.0.lock();
+        if decoder.samples_capacity() <= Self::SAMPLES_MAX && idle.len() < Self::IDLE_MAX {
+            idle.push(decoder);
+        }
+    }
+}
 
 /// Why a request was not, or not wholly, taken.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +124,8 @@ async fn write(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -
     check_encoding(&parts.headers)?;
     check_content_type(&parts.headers)?;
     let limits = state.limits();
-    let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let declared =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let turn = turn(state, &state.gates().writes, 1).await?;
     // A body without a declared length may become as long as is allowed.
     let body_bytes = declared.unwrap_or(limits.write_body_max_bytes).min(limits.write_body_max_bytes);
@@ -207,19 +224,10 @@ fn shown(header: Option<&HeaderValue>) -> String {
 }
 
 fn decode_and_append(state: &AppState, backend: &Backend, body: &Bytes) -> Result<(), WriteError> {
-    let mut decoder = take_decoder();
+    let mut decoder = state.decoders().take();
     let result = append(state, backend, body, &mut decoder);
-    if decoder.samples_capacity() <= DECODER_SAMPLES_MAX {
-        let mut idle = DECODERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < DECODERS_MAX {
-            idle.push(decoder);
-        }
-    }
+    state.decoders().give_back(decoder);
     result
-}
-
-fn take_decoder() -> DecodedWrite {
-    DECODERS.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
 }
 
 fn append(
@@ -293,7 +301,9 @@ fn reasons(outcome: &AppendOutcome) -> String {
         }
         text.push_str(&rejection.reason.to_string());
         // What is wrong with labels names them already.
-        if let (Some(labels), false) = (&rejection.labels, matches!(rejection.reason, RejectReason::InvalidLabels(_))) {
+        if let (Some(labels), false) =
+            (&rejection.labels, matches!(rejection.reason, RejectReason::InvalidLabels(_)))
+        {
             text.push_str(&format!(" for series {labels}"));
         }
     }

@@ -362,32 +362,44 @@ fn write_mode(out: &mut dyn Write, mode: RangeMode) -> fmt::Result {
     })
 }
 
-/// Where an arithmetic operator follows, an offset that would take it for its own gets parentheses with a sign, which
-/// the parser drops.
+/// An offset that would not be read back as a whole gets parentheses. Where an arithmetic operator follows, one that
+/// would take it for its own gets them with a sign, which the parser drops.
 fn write_offset(out: &mut dyn Write, offset: Option<&DurationExpr>, followed: bool) -> fmt::Result {
     let Some(offset) = offset else { return Ok(()) };
     out.write_str(" offset ")?;
-    match offset {
-        DurationExpr::Computed(node) if followed => match &node.kind {
-            DurationKind::Paren(_) => {
-                out.write_char('+')?;
-                write_duration_node(out, node)
-            }
-            kind if is_open(kind) => {
-                out.write_str("+(")?;
-                write_duration_node(out, node)?;
-                out.write_char(')')
-            }
-            _ => write_duration_node(out, node),
-        },
-        offset => write_duration(out, offset),
+    let node = match offset {
+        DurationExpr::Computed(node) => node,
+        DurationExpr::Literal(_) => return write_duration(out, offset),
+    };
+    let open = takes_operators(&node.kind);
+    if followed && open {
+        out.write_char('+')?;
+    }
+    let closed = matches!(node.kind, DurationKind::Paren(_));
+    if closed || (stands_alone(&node.kind) && !(followed && open)) {
+        return write_duration_node(out, node);
+    }
+    out.write_char('(')?;
+    write_duration_node(out, node)?;
+    out.write_char(')')
+}
+
+/// Whether the duration after `offset` is read whole.
+fn stands_alone(duration: &DurationKind) -> bool {
+    match duration {
+        DurationKind::Binary(_, left, _) => takes_operators(&left.kind),
+        DurationKind::Unary(_, inner) => {
+            !matches!(inner.kind, DurationKind::Binary(..) | DurationKind::Number(_))
+        }
+        _ => true,
     }
 }
 
-/// Whether an operator after the duration would become a part of it.
-fn is_open(duration: &DurationKind) -> bool {
+/// Whether an operator after a duration that begins so would become a part of it.
+fn takes_operators(duration: &DurationKind) -> bool {
     match duration {
-        DurationKind::Binary(..) => true,
+        DurationKind::Paren(_) => true,
+        DurationKind::Binary(_, left, _) => takes_operators(&left.kind),
         DurationKind::Unary(_, inner) => matches!(inner.kind, DurationKind::Unary(..)),
         _ => false,
     }

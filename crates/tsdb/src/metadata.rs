@@ -71,7 +71,8 @@ impl MetadataStore {
             }
         }
         while *total > METADATA_METRICS_TOTAL_MAX {
-            let oldest = tenants.values_mut().min_by_key(|m| m.by_age.keys().next().copied().unwrap_or(u64::MAX));
+            let oldest =
+                tenants.values_mut().min_by_key(|m| m.by_age.keys().next().copied().unwrap_or(u64::MAX));
             if !oldest.is_some_and(Metrics::drop_oldest) {
                 break;
             }

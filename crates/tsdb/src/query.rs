@@ -11,8 +11,8 @@ use chronolith_head::{Fetched, HeadView, Selection};
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{Labels, Matcher, MetricMetadata, Sample, TenantId, TimeRange};
 use chronolith_storage::{
-    BoxFuture, LabelQuery, Limited, Querier, Queryable, Samples, SelectRequest, SeriesBatch, SeriesSet, StorageError,
-    StorageStats,
+    BoxFuture, LabelQuery, Limited, Querier, Queryable, Samples, SelectRequest, SeriesBatch, SeriesSet,
+    StorageError, StorageStats,
 };
 
 use crate::{db::Db, metadata::MetadataStore};
@@ -36,7 +36,8 @@ struct DbQuerier {
 }
 
 fn compile(matchers: &[Matcher]) -> Result<Vec<CompiledMatcher>, StorageError> {
-    CompiledMatcher::compile_all(matchers).map_err(|error| StorageError::Invalid { reason: error.to_string() })
+    CompiledMatcher::compile_all(matchers)
+        .map_err(|error| StorageError::Invalid { reason: error.to_string() })
 }
 
 fn compile_sets(sets: &[Vec<Matcher>]) -> Result<Vec<Vec<CompiledMatcher>>, StorageError> {
@@ -57,7 +58,10 @@ impl Querier for DbQuerier {
         Box::pin(ready(selected))
     }
 
-    fn label_names<'a>(&'a self, query: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+    fn label_names<'a>(
+        &'a self,
+        query: &'a LabelQuery,
+    ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
         let sets = compile_sets(&query.matcher_sets);
         Box::pin(ready(sets.map(|sets| self.view.label_names(&sets, query.range, query.limit))))
     }

@@ -170,7 +170,11 @@ impl Committer {
             self.shared.progressed.notify_all();
             return Step::Done;
         }
-        if self.batch.pending { Step::SleepFor(self.retry_at.saturating_sub(self.now())) } else { Step::Again }
+        if self.batch.pending {
+            Step::SleepFor(self.retry_at.saturating_sub(self.now()))
+        } else {
+            Step::Again
+        }
     }
 
     /// Takes what is pending in all shards as the next batch.
@@ -255,9 +259,10 @@ impl Committer {
         // The same numbers in each attempt.
         let first_seq = *self.batch.first_seq.get_or_insert(self.next_seq);
         let file = &mut current.file;
-        let framed = self.framer.frame(current.seal, first_seq, &self.batch.logs, &self.batch.floors, |bytes| {
-            file.write_all(bytes)
-        })?;
+        let framed =
+            self.framer.frame(current.seal, first_seq, &self.batch.logs, &self.batch.floors, |bytes| {
+                file.write_all(bytes)
+            })?;
         self.next_seq = first_seq + framed.records;
         if self.shared.options.sync == SyncPolicy::Always || failing {
             self.sync()?;
@@ -343,8 +348,10 @@ impl Committer {
     fn account(&mut self, framed: &Framed) {
         let Some(current) = self.segment.as_mut() else { return };
         current.bytes += framed.bytes;
-        current.times = [current.times, framed.times].into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        self.last = Some(LastSegment { number: current.number, end: current.bytes, epoch: Some(current.epoch) });
+        current.times =
+            [current.times, framed.times].into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        self.last =
+            Some(LastSegment { number: current.number, end: current.bytes, epoch: Some(current.epoch) });
         let info = SegmentInfo {
             number: current.number,
             bytes: current.bytes,

@@ -63,7 +63,14 @@ struct Output<'a, S> {
 }
 
 impl<S: FnMut(&[u8]) -> Result<()>> Output<'_, S> {
-    fn record(&mut self, record_type: RecordType, flags: u8, shard: u16, payload: &[u8], crc: u32) -> Result<()> {
+    fn record(
+        &mut self,
+        record_type: RecordType,
+        flags: u8,
+        shard: u16,
+        payload: &[u8],
+        crc: u32,
+    ) -> Result<()> {
         let header = Header {
             type_code: record_type.code(),
             flags,
@@ -195,7 +202,8 @@ fn write_samples<S: FnMut(&[u8]) -> Result<()>>(
         let framed = &mut output.framed;
         framed.samples += end.count as u64;
         let times = Some((end.min_t, end.max_t));
-        framed.times = [framed.times, times].into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        framed.times =
+            [framed.times, times].into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
         before = *end;
     }
     Ok(())

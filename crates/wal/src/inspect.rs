@@ -112,7 +112,11 @@ impl Segment {
             HeaderStatus::Valid(header) => Some(header),
             HeaderStatus::Damaged => None,
             HeaderStatus::Foreign(got) => {
-                return Err(Error::ForeignVersion { path: path.to_path_buf(), got, expected: FORMAT_VERSION });
+                return Err(Error::ForeignVersion {
+                    path: path.to_path_buf(),
+                    got,
+                    expected: FORMAT_VERSION,
+                });
             }
         };
         let number = segment::number(name).or(header.map(|header| header.number)).unwrap_or(0);

@@ -69,7 +69,8 @@ impl Opened {
     /// # Errors
     /// When the job cannot be started.
     pub fn start(self, source: Arc<dyn LogSource>) -> Result<Wal> {
-        let last = self.found.last().map(|found| LastSegment { number: found.number, end: found.end, epoch: None });
+        let last =
+            self.found.last().map(|found| LastSegment { number: found.number, end: found.end, epoch: None });
         let committer = Committer::new(Arc::clone(&self.shared), source, self.next_number, last);
         let job = self.shared.env.scheduler.spawn("wal-commit", Box::new(committer))?;
         // A second start is not possible: this consumes the only owner.
@@ -232,38 +233,34 @@ fn is_our_start(file: &dyn File) -> bool {
 fn link(env: &Env, dir: &Path, found: Vec<Found>, report: &mut OpenReport) -> Vec<Found> {
     let mut linked: Vec<Found> = Vec::with_capacity(found.len());
     for segment in found {
-        match &segment.header {
-            Some(header) if header.previous > 0 => {
-                // What lies between was an attempt that failed; all of it was written again.
-                while linked.last().is_some_and(|last| last.number > header.previous) {
-                    if let Some(void) = linked.pop() {
-                        let _ = env.fs.remove_file(&void.path);
-                    }
-                }
-                match linked.last_mut() {
-                    Some(last) if last.number == header.previous => last.end = last.end.min(header.previous_end),
-                    // The oldest segments are dropped from the front.
-                    None => {}
-                    Some(_) => {
-                        let path = segment::path(dir, header.previous);
-                        let reason = DamageReason::MissingSegment;
-                        report.damage.push(Damage { path, offset: 0, bytes: 0, reason, quarantined: None });
-                    }
+        if let Some(header) = segment.header.filter(|header| header.previous > 0) {
+            // What lies between was an attempt that failed; all of it was written again.
+            while linked.last().is_some_and(|last| last.number > header.previous) {
+                if let Some(void) = linked.pop() {
+                    let _ = env.fs.remove_file(&void.path);
                 }
             }
-            Some(_) => {}
-            None if segment.end == UNKNOWN_END => {}
-            None => {
-                let bytes = segment.end.min(SEGMENT_HEADER_BYTES as u64);
-                let (path, reason) = (segment.path.clone(), DamageReason::SegmentHeader);
-                let mut damage = Damage { path, offset: 0, bytes, reason, quarantined: None };
-                if let Ok(file) = env.fs.open(&segment.path, OpenMode::Read) {
-                    quarantine(env.fs.as_ref(), dir, segment.number, file.as_ref(), &mut damage);
+            match linked.last_mut() {
+                Some(last) if last.number == header.previous => last.end = last.end.min(header.previous_end),
+                // The oldest segments are dropped from the front.
+                None => {}
+                Some(_) => {
+                    let path = segment::path(dir, header.previous);
+                    let reason = DamageReason::MissingSegment;
+                    report.damage.push(Damage { path, offset: 0, bytes: 0, reason, quarantined: None });
                 }
-                report.damage.push(damage);
             }
         }
         linked.push(segment);
+    }
+    for segment in linked.iter().filter(|segment| segment.header.is_none() && segment.end != UNKNOWN_END) {
+        let bytes = segment.end.min(SEGMENT_HEADER_BYTES as u64);
+        let (path, reason) = (segment.path.clone(), DamageReason::SegmentHeader);
+        let mut damage = Damage { path, offset: 0, bytes, reason, quarantined: None };
+        if let Ok(file) = env.fs.open(&segment.path, OpenMode::Read) {
+            quarantine(env.fs.as_ref(), dir, segment.number, file.as_ref(), &mut damage);
+        }
+        report.damage.push(damage);
     }
     linked
 }

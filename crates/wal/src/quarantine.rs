@@ -58,7 +58,13 @@ pub(crate) fn quarantine(fs: &dyn Fs, dir: &Path, number: u32, file: &dyn File, 
     }
 }
 
-fn copy(fs: &dyn Fs, dir: &Path, path: &Path, file: &dyn File, damage: &Damage) -> chronolith_env::Result<bool> {
+fn copy(
+    fs: &dyn Fs,
+    dir: &Path,
+    path: &Path,
+    file: &dyn File,
+    damage: &Damage,
+) -> chronolith_env::Result<bool> {
     if fs.exists(path)? {
         // From an earlier start.
         return Ok(true);

@@ -122,7 +122,8 @@ impl Header {
         };
         let crc = reader.u32_le("header checksum").ok()?;
         // The cheap test first: while resynchronising, this runs at every byte.
-        let fits = header.payload_len as usize <= PAYLOAD_BYTES_MAX && crc == Seal::header_crc(number, covered);
+        let fits =
+            header.payload_len as usize <= PAYLOAD_BYTES_MAX && crc == Seal::header_crc(number, covered);
         fits.then_some((marker, header))
     }
 
@@ -139,7 +140,11 @@ const UNPACK_AT_ONCE_MAX: usize = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// [`DamageReason::Content`] when it cannot be unpacked, or when this program does not know its flags.
-pub(crate) fn content<'a>(flags: u8, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8], DamageReason> {
+pub(crate) fn content<'a>(
+    flags: u8,
+    payload: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a [u8], DamageReason> {
     match flags {
         0 => Ok(payload),
         FLAG_ZSTD => {

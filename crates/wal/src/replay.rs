@@ -153,7 +153,9 @@ impl Run<'_> {
             }
             self.hand_over(&scanner, shares);
             for share in shares.iter_mut() {
-                damage.extend(share.bad.drain(..).map(|(offset, bytes)| (offset, bytes, DamageReason::Content)));
+                damage.extend(
+                    share.bad.drain(..).map(|(offset, bytes)| (offset, bytes, DamageReason::Content)),
+                );
             }
             if self.pass == Pass::Samples {
                 // The first pass has seen the damage; only records' content is read now.

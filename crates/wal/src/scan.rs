@@ -126,7 +126,8 @@ impl<'a> Scanner<'a> {
         let mut at = 0;
         while let Some(rest) = self.buf.get(at..).filter(|rest| !rest.is_empty()) {
             let offset = self.base + at as u64;
-            let header = Header::decode(self.number, rest).filter(|(found, _)| self.marker.is_none_or(|m| m == *found));
+            let header = Header::decode(self.number, rest)
+                .filter(|(found, _)| self.marker.is_none_or(|m| m == *found));
             let Some((found, header)) = header else {
                 if rest.len() < HEADER_BYTES && !self.at_end() {
                     break;

@@ -98,7 +98,11 @@ impl SegmentHeader {
         if &magic != MAGIC || reader.u32_le("checksum").ok()? != crc32(covered) {
             return None;
         }
-        Some(if version == FORMAT_VERSION { HeaderStatus::Valid(header) } else { HeaderStatus::Foreign(version) })
+        Some(if version == FORMAT_VERSION {
+            HeaderStatus::Valid(header)
+        } else {
+            HeaderStatus::Foreign(version)
+        })
     }
 }
 
@@ -115,7 +119,10 @@ pub(crate) fn path(dir: &Path, number: u32) -> PathBuf {
 /// The number in a segment's file name.
 pub(crate) fn number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".wal")?;
-    if digits.len() < 8 || !digits.bytes().all(|b| b.is_ascii_digit()) || (digits.len() > 8 && digits.starts_with('0')) {
+    if digits.len() < 8
+        || !digits.bytes().all(|b| b.is_ascii_digit())
+        || (digits.len() > 8 && digits.starts_with('0'))
+    {
         return None;
     }
     digits.parse().ok().filter(|&number| number > 0)

@@ -126,7 +126,8 @@ impl Wal {
     fn drop_prefix(&self, old: impl Fn(&SegmentInfo) -> bool) -> Result<usize> {
         let mut segments = self.shared.segments.lock();
         // The last one may be in use, and the next segment's header refers to it.
-        let mut count = segments.iter().take(segments.len().saturating_sub(1)).take_while(|info| old(info)).count();
+        let mut count =
+            segments.iter().take(segments.len().saturating_sub(1)).take_while(|info| old(info)).count();
         while segments.get(count).is_some_and(|next| next.continues) && count > 0 {
             count -= 1;
         }
@@ -238,9 +239,12 @@ impl Shared {
                 return Err(CommitError::Closed);
             }
             if self.progressed.wait_until(&mut progress, deadline).timed_out() && progress.durable < batch.0 {
-                return Err(progress.failure.as_ref().map_or(CommitError::TimedOut { waited: timeout }, |source| {
-                    CommitError::Failed { source: Arc::clone(source) }
-                }));
+                return Err(progress
+                    .failure
+                    .as_ref()
+                    .map_or(CommitError::TimedOut { waited: timeout }, |source| CommitError::Failed {
+                        source: Arc::clone(source),
+                    }));
             }
         }
     }

@@ -44,7 +44,8 @@ fn actual() -> Graph {
         if !manifest.starts_with(&crates_dir) {
             continue;
         }
-        let folder = manifest.parent().and_then(Path::file_name).expect("a folder").to_string_lossy().into_owned();
+        let folder =
+            manifest.parent().and_then(Path::file_name).expect("a folder").to_string_lossy().into_owned();
         let deps = package["dependencies"].as_array().expect("dependencies").iter();
         let deps = deps.filter(|dep| dep["kind"].is_null()).filter_map(|dep| dep["name"].as_str());
         let deps = deps.filter_map(|name| name.strip_prefix("chronolith-")).map(str::to_owned).collect();
@@ -68,7 +69,11 @@ fn arrows_point_down() {
         let Ok(layer) = layers[&name].parse::<u32>() else { continue };
         for dep in deps {
             let Ok(below) = layers[&dep].parse::<u32>() else {
-                assert_eq!((name.as_str(), dep.as_str()), ("chronolith", "testkit"), "only the binary uses testkit");
+                assert_eq!(
+                    (name.as_str(), dep.as_str()),
+                    ("chronolith", "testkit"),
+                    "only the binary uses testkit"
+                );
                 continue;
             };
             assert!(below < layer, "{name} (layer {layer}) depends on {dep} (layer {below})");

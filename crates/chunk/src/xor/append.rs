@@ -136,7 +136,11 @@ impl XorAppender {
         let (head, head_len, tail, tail_len) = self.value_bits(bits);
         let (head, head_len) = ((time << head_len) | head, time_len + head_len);
         if head_len + tail_len <= 64 {
-            self.end.put(chunk, if tail_len == 0 { head } else { (head << tail_len) | tail }, head_len + tail_len);
+            self.end.put(
+                chunk,
+                if tail_len == 0 { head } else { (head << tail_len) | tail },
+                head_len + tail_len,
+            );
         } else {
             self.end.put(chunk, head, head_len);
             self.end.put(chunk, tail, tail_len);

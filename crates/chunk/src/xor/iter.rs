@@ -108,7 +108,12 @@ impl<'a> XorIter<'a> {
     #[must_use]
     pub fn new(chunk: &'a [u8]) -> Self {
         let rest = chunk.get(2..).unwrap_or_default();
-        Self { state: State::default(), rest: Rest::Bytes(Reader::new(rest)), read: 0, count: sample_count(chunk) }
+        Self {
+            state: State::default(),
+            rest: Rest::Bytes(Reader::new(rest)),
+            read: 0,
+            count: sample_count(chunk),
+        }
     }
 
     /// How many samples the chunk says it has, those already read included.

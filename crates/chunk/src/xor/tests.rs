@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
-use crate::{Error, SAMPLE_BYTES_MAX, SAMPLES_MAX, XorAppender, XorIter, decode_into, decode_range_into, sample_count};
+use crate::{
+    Error, SAMPLE_BYTES_MAX, SAMPLES_MAX, XorAppender, XorIter, decode_into, decode_range_into, sample_count,
+};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 
@@ -111,7 +113,9 @@ fn bytes_missing_at_the_end_are_noticed() {
 fn a_range_is_inclusive_on_both_ends() {
     let samples: Vec<(i64, u64)> = (0..50).map(|i| (i * 10, i as u64)).collect();
     let chunk = encode(&samples);
-    for (min, max) in [(0, 490), (10, 10), (11, 19), (-5, 0), (490, 900), (500, 900), (-9, -1), (95, 205), (30, 20)] {
+    for (min, max) in
+        [(0, 490), (10, 10), (11, 19), (-5, 0), (490, 900), (500, 900), (-9, -1), (95, 205), (30, 20)]
+    {
         let (mut timestamps, mut values) = (vec![1], vec![1.0]);
         let count = decode_range_into(&chunk, min, max, &mut timestamps, &mut values).unwrap();
         let want: Vec<i64> = (0..50).map(|i| i * 10).filter(|t| (min..=max).contains(t)).collect();
@@ -125,7 +129,12 @@ fn buffers_grow_by_little() {
     let (mut appender, mut chunk) = (XorAppender::new(), Vec::new());
     for i in 0..120 {
         appender.append(&mut chunk, i * 15_000, i as f64).unwrap();
-        assert!(chunk.capacity() - chunk.len() <= 64 + SAMPLE_BYTES_MAX, "{} of {}", chunk.len(), chunk.capacity());
+        assert!(
+            chunk.capacity() - chunk.len() <= 64 + SAMPLE_BYTES_MAX,
+            "{} of {}",
+            chunk.len(),
+            chunk.capacity()
+        );
     }
 }
 

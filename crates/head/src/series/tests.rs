@@ -66,8 +66,15 @@ fn chunks_stay_inside_their_window_and_bytes() {
 
 #[test]
 fn every_bit_pattern_survives() {
-    let patterns =
-        [STALE_NAN_BITS, f64::NAN.to_bits(), 0x7ff8_0000_0000_beef, u64::MAX, (-0.0_f64).to_bits(), 0, 1 << 63 | 1];
+    let patterns = [
+        STALE_NAN_BITS,
+        f64::NAN.to_bits(),
+        0x7ff8_0000_0000_beef,
+        u64::MAX,
+        (-0.0_f64).to_bits(),
+        0,
+        1 << 63 | 1,
+    ];
     let mut fixture = Fixture::default();
     let samples: Vec<_> = (0..700).map(|i| (i as i64 * 10, patterns[i % patterns.len()])).collect();
     for (t, bits) in &samples {
@@ -83,7 +90,9 @@ fn ranges_are_closed_on_both_ends() {
     for t in 0..500 {
         fixture.offer(t * 10, t as u64);
     }
-    for (min, max) in [(0, 0), (10, 20), (1195, 1205), (1200, 1200), (4990, 9999), (-5, -1), (5000, 6000), (11, 19)] {
+    for (min, max) in
+        [(0, 0), (10, 20), (1195, 1205), (1200, 1200), (4990, 9999), (-5, -1), (5000, 6000), (11, 19)]
+    {
         let expected: Vec<_> =
             (0..500).filter(|t| (min..=max).contains(&(t * 10))).map(|t| (t * 10, t as u64)).collect();
         assert_eq!(fixture.read(min, max), expected, "[{min}, {max}]");

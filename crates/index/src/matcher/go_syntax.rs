@@ -181,7 +181,8 @@ impl<'a> Scan<'a> {
             self.literal('{');
             return Ok(());
         };
-        let too_large = min.is_none_or(|n| n > REPEAT_MAX) || max.is_some_and(|m| m.is_none_or(|m| m > REPEAT_MAX));
+        let too_large =
+            min.is_none_or(|n| n > REPEAT_MAX) || max.is_some_and(|m| m.is_none_or(|m| m > REPEAT_MAX));
         let reversed = matches!((min, max), (Some(min), Some(Some(max))) if max < min);
         if too_large || reversed {
             return Err(SyntaxError::new("invalid repeat count", self.since(start)));
@@ -404,7 +405,9 @@ impl<'a> Scan<'a> {
             'r' => Some(13),
             't' => Some(9),
             'v' => Some(11),
-            c if c.is_ascii_punctuation() || (c.is_ascii() && !c.is_ascii_alphanumeric()) => Some(u32::from(c)),
+            c if c.is_ascii_punctuation() || (c.is_ascii() && !c.is_ascii_alphanumeric()) => {
+                Some(u32::from(c))
+            }
             _ => None,
         };
         code.ok_or_else(|| SyntaxError::new("invalid escape sequence", self.since(start)))
@@ -505,8 +508,8 @@ impl<'a> Scan<'a> {
 }
 
 const NAMED_CLASSES: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
-    "xdigit",
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "word", "xdigit",
 ];
 /// A class without a character.
 const NOTHING: &str = r"[^\x00-\x{10FFFF}]";
@@ -526,5 +529,9 @@ fn push_range(out: &mut String, mut low: u32, mut high: u32) {
         return;
     }
     // Writing to a string cannot fail.
-    let _ = if low == high { write!(out, r"\x{{{low:X}}}") } else { write!(out, r"\x{{{low:X}}}-\x{{{high:X}}}") };
+    let _ = if low == high {
+        write!(out, r"\x{{{low:X}}}")
+    } else {
+        write!(out, r"\x{{{low:X}}}-\x{{{high:X}}}")
+    };
 }

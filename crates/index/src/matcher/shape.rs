@@ -50,7 +50,9 @@ impl Shape {
                 _ => {}
             },
             [a, b, c] => {
-                if let (Some(Wildcard::Any), Some(text), Some(Wildcard::Any)) = (wildcard(a), literal(b), wildcard(c)) {
+                if let (Some(Wildcard::Any), Some(text), Some(Wildcard::Any)) =
+                    (wildcard(a), literal(b), wildcard(c))
+                {
                     return Self::Contains(text.into());
                 }
             }
@@ -118,7 +120,8 @@ fn expand(hir: &Hir) -> Option<Vec<String>> {
         HirKind::Empty => Some(vec![String::new()]),
         HirKind::Literal(literal) => Some(vec![String::from_utf8(literal.0.to_vec()).ok()?]),
         HirKind::Class(Class::Unicode(class)) => {
-            let count: u64 = class.iter().map(|r| u64::from(u32::from(r.end()) - u32::from(r.start())) + 1).sum();
+            let count: u64 =
+                class.iter().map(|r| u64::from(u32::from(r.end()) - u32::from(r.start())) + 1).sum();
             if count > PRODUCT_MAX as u64 {
                 return None;
             }

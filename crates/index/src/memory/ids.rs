@@ -49,7 +49,13 @@ impl IdList {
                 BITMAP_BYTES + 2 * ids - before
             }
             // An estimate, and never less than the truth: an array container has two bytes per id, others less.
-            Self::Many(many) => if many.insert(id) { 2 } else { 0 },
+            Self::Many(many) => {
+                if many.insert(id) {
+                    2
+                } else {
+                    0
+                }
+            }
         }
     }
 

@@ -16,7 +16,8 @@ fn pairs_go_with_their_last_series_and_their_numbers_are_reused() {
         assert_eq!(index.labels(7), Some(labels(&format!("__name__=m,half=1,i=7,r={round}"))));
         assert!(index.has_labels(7, &labels(&format!("__name__=m,half=1,i=7,r={round}"))));
         assert!(!index.has_labels(7, &labels("__name__=m,half=1,i=7")));
-        let half = index.pair_counts().find(|count| (count.name, count.value) == ("half", "1")).expect("counted");
+        let half =
+            index.pair_counts().find(|count| (count.name, count.value) == ("half", "1")).expect("counted");
         assert_eq!(half.count, 250);
         for id in 0..500 {
             index.remove(id);

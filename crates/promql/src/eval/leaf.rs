@@ -28,6 +28,8 @@ const TASK_SERIES: usize = 32;
 const BATCH_VALUES: usize = 1 << 21;
 /// Series per batch, at least and at most.
 const BATCH_SERIES: Range<usize> = 64..8_192;
+/// Samples of windows that are looked at between two looks at whether the query was canceled, about.
+const BLOCK_WORK: usize = 1 << 21;
 /// Up to so many series are evaluated on the calling thread.
 const INLINE_SERIES: usize = 32;
 
@@ -306,9 +308,40 @@ impl Job<'_> {
             labels: Some(labels),
             delayed_name_removal: self.delayed_name_removal,
         };
-        let result = range::eval(function, &self.params, samples, windows, column, &mut context);
+        let block = if costs_by_window(function) {
+            (BLOCK_WORK / largest.max(1)).clamp(1, self.grid.count)
+        } else {
+            self.grid.count
+        };
+        let result = if block == self.grid.count {
+            range::eval(function, &self.params, samples, windows, column, &mut context)
+        } else {
+            self.range_in_blocks(function, windows, samples, block, column, &mut context)
+        };
         done.notes = context.notes;
         result
+    }
+
+    /// The same a number of steps at a time, so that the query can be stopped in between.
+    fn range_in_blocks(
+        &self,
+        function: RangeFunction,
+        windows: &Windows,
+        samples: &Samples,
+        block: usize,
+        column: &mut Column,
+        context: &mut KernelContext<'_>,
+    ) -> Result<(), QueryError> {
+        for start in (0..self.grid.count).step_by(block) {
+            self.interrupt.check(STAGE_EVALUATION)?;
+            let steps = start..(start + block).min(self.grid.count);
+            let params: Vec<&[f64]> = self.params.iter().map(|param| &param[steps.clone()]).collect();
+            let grid = Grid { start: self.grid.time(start), count: steps.len(), ..self.grid };
+            let mut part = Column::absent(steps.len());
+            range::eval(function, &params, samples, &Windows { grid, ..*windows }, &mut part, context)?;
+            column.values_mut()[steps].copy_from_slice(part.values());
+        }
+        Ok(())
     }
 
     fn named(&self, labels: Labels, column: Column, done: &mut Done) -> SeriesColumn {
@@ -322,6 +355,21 @@ impl Job<'_> {
         done.metadata_removed |= names::has_type_or_unit(&labels);
         SeriesColumn { labels: bare, drop_name: false, column }
     }
+}
+
+/// Whether `function` looks at every sample of every window, so that one series can take long.
+const fn costs_by_window(function: RangeFunction) -> bool {
+    use RangeFunction as F;
+    matches!(
+        function,
+        F::Quantile
+            | F::Mad
+            | F::Stddev
+            | F::Stdvar
+            | F::Deriv
+            | F::PredictLinear
+            | F::DoubleExponentialSmoothing
+    )
 }
 
 /// The time looked at by `step`.

@@ -143,6 +143,28 @@ fn a_canceled_query_stops_while_it_computes() {
     assert!(late < Duration::from_secs(2), "stopped {late:?} after it was canceled");
 }
 
+/// Not even one series with long windows keeps a query from stopping, and working on it in parts changes nothing.
+#[test]
+fn one_long_series_is_worked_on_in_parts() {
+    let world = World::new();
+    let value = |t: i64| ((t * 7_919) % 10_007) as f64;
+    let samples = (0..40_000).map(|t| chronolith_model::Sample::new(t * 1_000, value(t))).collect();
+    world.write(Labels::from_pairs([("__name__", "m")]), samples);
+    let text = "quantile_over_time(0.25, m[6h])";
+    let range = world.range((30_000_000, 39_900_000, 100_000), text);
+    for (index, point) in range.trim_start_matches("{} ").split(' ').enumerate().step_by(33) {
+        let t = 30_000_000 + 100_000 * index as i64;
+        assert_eq!(world.at(t, text), format!("{{}} {}", point.trim_end_matches(&format!("@{t}"))));
+    }
+    let query = Query {
+        timeout: Some(Duration::from_millis(20)),
+        ..Query::range("mad_over_time(m[10h])", 30_000_000, 39_990_000, 1_000)
+    };
+    let started = Instant::now();
+    assert!(matches!(world.run(&query), Err(QueryError::Timeout(_))));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
 /// Storage that never answers, and says when it was given up.
 struct Stuck(Arc<()>);
 

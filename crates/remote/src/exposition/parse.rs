@@ -19,7 +19,12 @@ pub struct ExpositionLimits {
 
 impl Default for ExpositionLimits {
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, samples_max: 1_000_000, labels_per_sample_max: 256, families_max: 100_000 }
+        Self {
+            bytes_max: 64 << 20,
+            samples_max: 1_000_000,
+            labels_per_sample_max: 256,
+            families_max: 100_000,
+        }
     }
 }
 
@@ -125,7 +130,8 @@ pub fn parse(text: &str, limits: &ExpositionLimits) -> Result<Exposition, Exposi
     }
     let mut parser = Parser { limits, exposition: Exposition::default(), families: HashMap::new() };
     for (line_number, line) in (1..).zip(text.split_inclusive('\n')) {
-        let content = line.strip_suffix('\n').ok_or_else(|| at(line_number)(ExpositionFault::Unterminated))?;
+        let content =
+            line.strip_suffix('\n').ok_or_else(|| at(line_number)(ExpositionFault::Unterminated))?;
         let content = content.strip_suffix('\r').unwrap_or(content);
         parser.line(skip_blanks(content)).map_err(at(line_number))?;
     }

@@ -333,10 +333,12 @@ impl Walker<'_> {
 fn skip_labels(mut rest: &[u8]) -> &[u8] {
     loop {
         match rest {
-            [LABEL_KEY, length, tail @ ..] if *length < 0x80 => match tail.split_at_checked(usize::from(*length)) {
-                Some((_, behind)) => rest = behind,
-                None => return rest,
-            },
+            [LABEL_KEY, length, tail @ ..] if *length < 0x80 => {
+                match tail.split_at_checked(usize::from(*length)) {
+                    Some((_, behind)) => rest = behind,
+                    None => return rest,
+                }
+            }
             [LABEL_KEY, low, high, tail @ ..] if *high < 0x80 => {
                 let length = usize::from(*low & 0x7f) | usize::from(*high) << 7;
                 match tail.split_at_checked(length) {

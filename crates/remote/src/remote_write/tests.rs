@@ -156,7 +156,12 @@ fn special_values_keep_their_bits() {
 
 #[test]
 fn labels_that_may_not_be_stored() {
-    let limits = DecodeLimits { labels_per_series_max: 3, label_name_bytes_max: 8, label_value_bytes_max: 10, ..DecodeLimits::default() };
+    let limits = DecodeLimits {
+        labels_per_series_max: 3,
+        label_name_bytes_max: 8,
+        label_value_bytes_max: 10,
+        ..DecodeLimits::default()
+    };
     let name = ("__name__", "a");
     let cases: [(&[(&str, &str)], &str); 9] = [
         (&[name, ("b", ""), ("a", "1")], "{__name__=\"a\", a=\"1\"}"),

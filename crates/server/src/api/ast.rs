@@ -3,8 +3,8 @@
 use chronolith_model::{Matcher, float};
 use chronolith_syntax::{
     ast::{
-        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, Matching, MatrixSelector, Subquery,
-        UnaryOp, VectorSelector,
+        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, Matching, MatrixSelector,
+        Subquery, UnaryOp, VectorSelector,
     },
     functions::Function,
 };

@@ -42,7 +42,8 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
     }
     let limit = request.params.limit()?;
     let range = request.params.time_range()?;
-    let matcher_sets = matcher_sets(&request).map_err(|error| ApiError::parameter("match[]", error.message))?;
+    let matcher_sets =
+        matcher_sets(&request).map_err(|error| ApiError::parameter("match[]", error.message))?;
     let query = LabelQuery { matcher_sets, range: Some(range), limit };
     let body = with_querier(&request, range, move |querier, runtime| {
         let series = runtime.block_on(querier.series(&query))?;

@@ -11,7 +11,8 @@ pub(super) async fn metadata(request: ApiRequest) -> ApiResult {
         if text.is_empty() {
             return Ok(None);
         }
-        let value = parse_integer(text).map_err(|_| ApiError::bad_data(format!("{name} must be a number")))?;
+        let value =
+            parse_integer(text).map_err(|_| ApiError::bad_data(format!("{name} must be a number")))?;
         // Below 0 there is no limit, as in Prometheus.
         Ok(usize::try_from(value).ok())
     };

@@ -40,7 +40,9 @@ async fn grafana_loads_a_data_source() {
             r#"{"status":"success","data":{"up":[{"type":"gauge","unit":"ratio","help":"Is it \u003cup\u003e?"}]}}"#,
         ),
         (
-            format!("/api/v1/label/U__http_2e_status/values?limit=40000&{range}&match%5B%5D=up%7Bjob%3D%22a%22%7D"),
+            format!(
+                "/api/v1/label/U__http_2e_status/values?limit=40000&{range}&match%5B%5D=up%7Bjob%3D%22a%22%7D"
+            ),
             r#"{"status":"success","data":["200"]}"#,
         ),
         ("/api/v1/rules".to_owned(), r#"{"status":"success","data":{"groups":[]}}"#),
@@ -79,7 +81,10 @@ async fn grafana_draws_a_panel() {
     let text = answer.text();
     assert_eq!(answer.status, 200, "{text}");
     // The type comes first, or Grafana reads the result twice.
-    assert!(text.starts_with(r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":"#), "{text}");
+    assert!(
+        text.starts_with(r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":"#),
+        "{text}"
+    );
     assert!(text.contains(r#""values":[[1795221202,"1"],[1795221217,"2"],"#), "{text}");
     assert!(text.contains(r#""samples":{"totalQueryableSamples":"#), "{text}");
     let answer = server.post("/api/v1/query", "query=up&time=1795221261.123").await;

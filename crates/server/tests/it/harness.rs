@@ -17,8 +17,8 @@ use chronolith_server::{
     AppState, Backend, BuildInfo, HttpLimits, IngestSummary, RuntimeInfo, ServerInfo, router,
 };
 use chronolith_storage::{
-    AppendedBatch, Appender, KeyHasher, LabelSource, Querier, Queryable, RejectReason, SeriesEntry, StorageError,
-    Ticket, WriteBatch, memory::MemoryStorage,
+    AppendedBatch, Appender, KeyHasher, LabelSource, Querier, Queryable, RejectReason, SeriesEntry,
+    StorageError, Ticket, WriteBatch, memory::MemoryStorage,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;

@@ -84,7 +84,10 @@ async fn the_other_routes() {
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
     assert!(page.text().contains("<dd id=\"samples\">42</dd>"), "figures are in the page itself");
     assert!(!page.text().contains("{{"), "every placeholder is filled");
-    assert!(!page.text().contains("//cdn") && !page.text().contains("src=\"http"), "no assets from elsewhere");
+    assert!(
+        !page.text().contains("//cdn") && !page.text().contains("src=\"http"),
+        "no assets from elsewhere"
+    );
 }
 
 #[tokio::test]
@@ -118,9 +121,12 @@ async fn own_metrics_are_a_valid_exposition() {
 async fn before_storage_is_open_and_after_shutdown_began() {
     let server = Server::starting(HttpLimits::default(), EngineOptions::default());
     let closed = async |server: &Server, stopping: &str| {
-        for (method, target) in
-            [("GET", "/api/v1/labels"), ("POST", "/api/v1/write"), ("GET", "/-/ready"), ("GET", "/api/v1/rules")]
-        {
+        for (method, target) in [
+            ("GET", "/api/v1/labels"),
+            ("POST", "/api/v1/write"),
+            ("GET", "/-/ready"),
+            ("GET", "/api/v1/rules"),
+        ] {
             let answer = send(server, method, target, &[]).await;
             assert_eq!((answer.status.as_u16(), answer.text()), (503, "Service Unavailable"), "{target}");
             assert_eq!(answer.header("x-prometheus-stopping"), stopping);
@@ -174,12 +180,9 @@ async fn answers_are_compressed_from_a_kibibyte_on() {
     let plain = server.get(long).await;
     assert_eq!(plain.header("content-encoding"), "");
     assert_eq!(plain.header("content-length"), plain.body.len().to_string());
-    for (accept, encoding) in [
-        ("gzip", "gzip"),
-        ("deflate", "deflate"),
-        ("br;q=1.0, gzip;q=0.1", "gzip"),
-        ("identity", ""),
-    ] {
+    for (accept, encoding) in
+        [("gzip", "gzip"), ("deflate", "deflate"), ("br;q=1.0, gzip;q=0.1", "gzip"), ("identity", "")]
+    {
         let answer = send(&server, "GET", long, &[("accept-encoding", accept)]).await;
         assert_eq!(answer.header("content-encoding"), encoding, "{accept}");
         assert_eq!(answer.header("content-type"), "application/json");
@@ -196,6 +199,9 @@ async fn answers_are_compressed_from_a_kibibyte_on() {
             assert_eq!(answer.headers("vary"), "Accept-Encoding, Origin");
         }
     }
+    // Scrapers ask for gzip too.
+    let metrics = send(&server, "GET", "/metrics", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(metrics.header("content-encoding"), "gzip");
     let short = send(&server, "GET", "/api/v1/query?query=1", &[("accept-encoding", "gzip")]).await;
     assert_eq!(short.header("content-encoding"), "");
 }

@@ -28,7 +28,8 @@ async fn ask(stream: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("send");
     let mut answer = vec![0; 4096];
-    let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("in time").expect("read");
+    let read =
+        timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("in time").expect("read");
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
@@ -43,7 +44,9 @@ fn slow_app() -> Router {
         sleep(Duration::from_millis(200)).await;
         "slow"
     };
-    Router::new().route("/slow", get(slow)).route("/stuck", get(|| async { std::future::pending::<&str>().await }))
+    Router::new()
+        .route("/slow", get(slow))
+        .route("/stuck", get(|| async { std::future::pending::<&str>().await }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +100,11 @@ async fn a_body_that_never_ends_is_given_up() {
         let mut stream = TcpStream::connect(address).await.expect("connect");
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: 100\r\n\r\nabc",
-            if path.ends_with("write") { "application/x-protobuf" } else { "application/x-www-form-urlencoded" }
+            if path.ends_with("write") {
+                "application/x-protobuf"
+            } else {
+                "application/x-www-form-urlencoded"
+            }
         );
         stream.write_all(head.as_bytes()).await.expect("send");
         let mut answer = String::new();
@@ -117,7 +124,10 @@ async fn a_connection_above_the_limit_waits() {
     let mut second = TcpStream::connect(address).await.expect("the backlog takes it");
     second.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
     let mut answer = [0; 15];
-    assert!(timeout(Duration::from_millis(100), second.read_exact(&mut answer)).await.is_err(), "no answer yet");
+    assert!(
+        timeout(Duration::from_millis(100), second.read_exact(&mut answer)).await.is_err(),
+        "no answer yet"
+    );
     drop(first);
     let read = timeout(Duration::from_secs(5), second.read_exact(&mut answer)).await.expect("in time");
     read.expect("an answer");

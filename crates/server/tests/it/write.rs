@@ -1,8 +1,16 @@
 //! Remote write: what is stored, what is refused, and how that is said.
 
-use std::sync::atomic::Ordering;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+};
 
-use axum::{body::Body, http::Request};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::Request,
+};
 use chronolith_model::{Sample, stale_nan};
 use chronolith_promql::EngineOptions;
 use chronolith_remote::{
@@ -10,6 +18,7 @@ use chronolith_remote::{
     snappy,
 };
 use chronolith_server::HttpLimits;
+use hyper::body::Frame;
 
 use crate::harness::{Answer, NOW, Server, one_series};
 
@@ -57,11 +66,16 @@ async fn types_and_encodings() {
     let body = one_series(UP, &[(NOW, 1.0)]);
     let protobuf = ("content-type", "application/x-protobuf");
     let snappy = ("content-encoding", "snappy");
-    let cases: [(&[(&str, &str)], u16, &str); 11] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Headers<'_>, u16, &str); 11] = [
         (&[protobuf, snappy], 204, ""),
         (&[], 204, ""),
         (&[("content-type", "application/x-protobuf;proto=prometheus.WriteRequest"), snappy], 204, ""),
-        (&[("content-type", "application/x-protobuf; charset=utf-8; proto=prometheus.WriteRequest")], 204, ""),
+        (
+            &[("content-type", "application/x-protobuf; charset=utf-8; proto=prometheus.WriteRequest")],
+            204,
+            "",
+        ),
         (
             &[protobuf, ("content-encoding", "zstd")],
             415,
@@ -112,7 +126,8 @@ async fn types_and_encodings() {
 #[tokio::test]
 async fn bodies_that_are_no_requests() {
     let server = Server::new();
-    let good = WriteRequestBuilder::new().series(UP.iter().copied(), &[Sample::new(NOW, 1.0)]).message().to_vec();
+    let good =
+        WriteRequestBuilder::new().series(UP.iter().copied(), &[Sample::new(NOW, 1.0)]).message().to_vec();
     let block = snappy::compress(&good).expect("short");
     let compressed = |message: &[u8]| snappy::compress(message).expect("short");
     for (what, body, text) in [
@@ -215,16 +230,33 @@ async fn histograms_are_named_and_floats_beside_them_stored() {
     check(&server.write(request.encoded_series(&exemplar, &[]).snappy()).await, 204, "", "exemplar");
 }
 
+/// A body that comes in parts, of a length nobody knows before.
+struct Parts(Vec<Bytes>);
+
+impl HttpBody for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop().map(|part| Ok(Frame::data(part))))
+    }
+}
+
 #[tokio::test]
 async fn bodies_above_the_limits() {
-    let limits = HttpLimits {
-        write_body_max_bytes: 1000,
-        write_decoded_max_bytes: 2000,
-        ..HttpLimits::default()
-    };
+    let limits =
+        HttpLimits { write_body_max_bytes: 1000, write_decoded_max_bytes: 2000, ..HttpLimits::default() };
     let server = Server::with(limits, EngineOptions::default());
-    let answer = server.write(vec![0; 1001]).await;
-    check(&answer, 413, "request body too large, the limit is 1000 bytes\n", "compressed");
+    let text = "request body too large, the limit is 1000 bytes\n";
+    check(&server.write(vec![0; 1001]).await, 413, text, "compressed");
+    // The same without a declared length.
+    let parts = (0..3).map(|_| Bytes::from(vec![0; 400])).collect();
+    let stream = Body::new(Parts(parts));
+    let request = Request::post("/api/v1/write").body(stream).expect("a request");
+    check(&server.send(request).await, 413, text, "in parts");
     let mut request = WriteRequestBuilder::new();
     for _ in 0..100 {
         request.series(UP.iter().copied(), &[Sample::new(NOW, 1.0)]);

@@ -1,17 +1,22 @@
 //! A database over fakes, and short ways to write to it and read it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
-use chronolith_env::{Clock, Env, Fs, ThreadScheduler};
+use chronolith_env::{Clock, Env, Fs, SystemClock, ThreadScheduler};
 use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange};
 use chronolith_storage::{
-    AppendedBatch, Appender, LabelSource, Queryable, RejectReason, Samples, SelectHints, SelectRequest, SeriesEntry,
-    StorageError, WriteBatch, conformance::block_on,
+    AppendedBatch, Appender, LabelSource, Queryable, RejectReason, Samples, SelectHints, SelectRequest,
+    SeriesEntry, StorageError, WriteBatch, conformance::block_on,
 };
-use chronolith_testkit::{
-    fake_env::{FakeClock, SimRng},
-    fault_fs::FaultFs,
-};
+use chronolith_testkit::{fake_env::SimRng, fault_fs::FaultFs};
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
 
 /// Where the data directory is on a disk in memory.
@@ -19,11 +24,34 @@ pub(crate) const DIR: &str = "/data";
 /// Now, at the start.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 
+/// A wall clock that is turned by hand. Monotonic time is the system's: threads are real, and so are their pauses.
+#[derive(Debug)]
+pub(crate) struct WallClock {
+    now_ms: AtomicI64,
+    system: SystemClock,
+}
+
+impl WallClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.now_ms.fetch_add(i64::try_from(by.as_millis()).expect("short"), Ordering::SeqCst);
+    }
+}
+
+impl Clock for WallClock {
+    fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic()
+    }
+}
+
 /// Fakes with real threads.
 #[derive(Clone)]
 pub(crate) struct Machine {
     pub(crate) fs: FaultFs,
-    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) clock: Arc<WallClock>,
     pub(crate) env: Env,
 }
 
@@ -35,7 +63,7 @@ impl Machine {
     pub(crate) fn at(now_ms: i64) -> Self {
         let fs = FaultFs::new();
         fs.create_dir_all(Path::new("/")).expect("a disk has a root");
-        let clock = Arc::new(FakeClock::new(now_ms));
+        let clock = Arc::new(WallClock { now_ms: AtomicI64::new(now_ms), system: SystemClock::new() });
         let env = Env {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             rng: Arc::new(SimRng::new(1)),

@@ -11,7 +11,7 @@ use crate::fixture::{Machine, NOW, append, content, count, eventually, metric, q
 #[test]
 fn the_memory_limit_drops_the_oldest_and_then_refuses() {
     let machine = Machine::new();
-    let (db, _) = machine.open(DbOptions { memory_bytes_max: 6 << 20, ..quick() });
+    let (db, _) = machine.open(DbOptions { memory_bytes_max: 3 << 20, ..quick() });
     let tenant = TenantId::default();
     // Noise, so that chunks are large.
     let mut bits = 1_u64;
@@ -21,8 +21,9 @@ fn the_memory_limit_drops_the_oldest_and_then_refuses() {
     };
     let start = NOW - 10 * 3_600_000;
     for round in 0..1500 {
-        let batch: Vec<_> =
-            (0..500).map(|id| (metric("m", id), vec![Sample::new(start + round * 15_000, noise())])).collect();
+        let batch: Vec<_> = (0..500)
+            .map(|id| (metric("m", id), vec![Sample::new(start + round * 15_000, noise())]))
+            .collect();
         let appended = (0..1000)
             .find_map(|_| match append(&db, &tenant, &batch) {
                 Ok(appended) => Some(appended),
@@ -36,7 +37,7 @@ fn the_memory_limit_drops_the_oldest_and_then_refuses() {
             })
             .expect("room is made");
         assert_eq!(appended.outcome.stored, 500, "round {round}: {:?}", appended.outcome);
-        assert!(db.stats().memory_bytes <= (6 << 20) + (1 << 20), "the limit holds");
+        assert!(db.stats().memory_bytes <= (3 << 20) + (1 << 20), "the limit holds");
     }
     let stats = db.stats();
     assert!(stats.head.memory_truncations > 0 && stats.head.samples_dropped > 0);
@@ -52,9 +53,9 @@ fn the_memory_limit_drops_the_oldest_and_then_refuses() {
 
     // The same after a restart: what memory took is not back.
     db.close().expect("closes");
-    let (db, _) = machine.open(DbOptions { memory_bytes_max: 6 << 20, ..quick() });
+    let (db, _) = machine.open(DbOptions { memory_bytes_max: 3 << 20, ..quick() });
     let after = content(&db, &tenant);
-    assert!(db.stats().memory_bytes <= 6 << 20);
+    assert!(db.stats().memory_bytes <= 3 << 20);
     assert!(db.stats().head.floor >= floor);
     for (labels, samples) in &after {
         assert!(samples.iter().all(|(t, bits)| before[labels].get(t) == Some(bits)));
@@ -91,7 +92,9 @@ fn retention_drops_samples_series_and_log_segments() {
     assert_eq!((stats.head.series_created, stats.head.series_removed), (40, 20));
     let seen = content(&db, &tenant);
     assert_eq!(seen.len(), 20);
-    assert!(seen.values().all(|samples| samples.keys().all(|t| *t >= stats.head.floor) && samples.len() > 100));
+    assert!(
+        seen.values().all(|samples| samples.keys().all(|t| *t >= stats.head.floor) && samples.len() > 100)
+    );
     // A series that comes back is a new one, with a new number.
     let back = scrape("goes", 20, NOW + 300 * 60_000, 7.0);
     append(&db, &tenant, &back).expect("taken").ticket.wait().expect("durable");

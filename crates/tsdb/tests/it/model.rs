@@ -14,8 +14,16 @@ use crate::fixture::{Content, Machine, NOW, append, content, quick};
 #[derive(Clone, Debug)]
 enum Step {
     /// Samples of series `0..`, each at an offset to the time reached so far.
-    Append { tenant: bool, samples: Vec<(u8, i32, u64)> },
-    Query { tenant: bool, from: u16, len: u16, metric: u8 },
+    Append {
+        tenant: bool,
+        samples: Vec<(u8, i32, u64)>,
+    },
+    Query {
+        tenant: bool,
+        from: u16,
+        len: u16,
+        metric: u8,
+    },
     Restart,
 }
 
@@ -40,10 +48,18 @@ fn labels(series: u8) -> Labels {
 fn expect(model: &mut BTreeMap<i64, u64>, t: i64, bits: u64) -> &'static str {
     match model.last_key_value() {
         Some((last, known)) if t == *last => {
-            if *known == bits { "duplicate" } else { "duplicate_timestamp" }
+            if *known == bits {
+                "duplicate"
+            } else {
+                "duplicate_timestamp"
+            }
         }
         Some((last, _)) if t < *last => {
-            if model.get(&t) == Some(&bits) { "duplicate" } else { "out_of_order" }
+            if model.get(&t) == Some(&bits) {
+                "duplicate"
+            } else {
+                "out_of_order"
+            }
         }
         _ => {
             model.insert(t, bits);

@@ -33,7 +33,11 @@ fn a_second_process_is_refused_on_a_real_file_system_too() {
     let second = Db::open(&path, DbOptions::default(), Env::real());
     assert!(matches!(second, Err(Error::Locked { .. })));
     let now = Env::real().clock.now_ms();
-    append(&db, &TenantId::default(), &scrape("m", 10, now, 1.0)).expect("taken").ticket.wait().expect("durable");
+    append(&db, &TenantId::default(), &scrape("m", 10, now, 1.0))
+        .expect("taken")
+        .ticket
+        .wait()
+        .expect("durable");
     drop(db);
     let (db, report) = Db::open(&path, DbOptions::default(), Env::real()).expect("opens again");
     assert_eq!((report.samples, report.series), (10, 10));
@@ -46,7 +50,10 @@ fn a_directory_of_something_else_stays_as_it_is() {
     machine.fs.create_dir_all(Path::new(DIR)).expect("made");
     machine.fs.put(&Path::new(DIR).join("thesis.tex"), b"years of work".to_vec());
     let error = refused(&machine);
-    assert!(matches!(&error, Error::NotADataDirectory { example, .. } if example == "thesis.tex"), "{error:?}");
+    assert!(
+        matches!(&error, Error::NotADataDirectory { example, .. } if example == "thesis.tex"),
+        "{error:?}"
+    );
     assert!(error.to_string().contains(DIR) && error.to_string().contains("thesis.tex"), "{error}");
     assert_eq!(machine.fs.list(Path::new(DIR)).expect("listed"), ["thesis.tex"]);
 }
@@ -67,7 +74,9 @@ fn a_directory_of_another_version_stays_as_it_is() {
 
 #[test]
 fn a_read_only_directory_is_a_clear_error() {
-    for (op, fault) in [(Op::CreateDir, Fault::ReadOnly), (Op::Lock, Fault::ReadOnly), (Op::Create, Fault::Denied)] {
+    for (op, fault) in
+        [(Op::CreateDir, Fault::ReadOnly), (Op::Lock, Fault::ReadOnly), (Op::Create, Fault::Denied)]
+    {
         let machine = Machine::new();
         machine.fs.fail(op, 1, u64::MAX, fault);
         let error = refused(&machine);

@@ -70,7 +70,10 @@ fn every_flipped_bit_costs_at_most_its_record() {
         if !torn && bit / 8 >= 40 {
             let kept = report.damage[0].quarantined.clone().unwrap();
             let from = report.damage[0].offset as usize;
-            assert_eq!(fs.read(&kept).unwrap()[..], fs.read(&segment(1)).unwrap()[from..][..report.damage[0].bytes as usize]);
+            assert_eq!(
+                fs.read(&kept).unwrap()[..],
+                fs.read(&segment(1)).unwrap()[from..][..report.damage[0].bytes as usize]
+            );
         }
     }
 }
@@ -103,7 +106,9 @@ fn a_segment_cut_anywhere_keeps_what_is_whole() {
 fn garbage_between_records_is_passed_over() {
     let (fs, placed) = log(3);
     let good = fs.read(&segment(1)).unwrap();
-    for (i, garbage) in [vec![0; 1], vec![0; 5000], vec![0xff; 37], good[60..200].to_vec()].into_iter().enumerate() {
+    for (i, garbage) in
+        [vec![0; 1], vec![0; 5000], vec![0xff; 37], good[60..200].to_vec()].into_iter().enumerate()
+    {
         let mut bytes = good.clone();
         let at = placed[1].0;
         bytes.splice(at..at, garbage.iter().copied());
@@ -243,7 +248,10 @@ fn a_directory_that_cannot_be_written_is_an_error_with_advice() {
         let refused = Wal::open(&fake.env, Path::new(DIR), options(2)).unwrap_err();
         assert!(matches!(refused, Error::Fs(_)));
         let text = refused.to_string();
-        assert!(text.contains(advice) && text.contains(DIR) && text.contains("another data directory"), "{text}");
+        assert!(
+            text.contains(advice) && text.contains(DIR) && text.contains("another data directory"),
+            "{text}"
+        );
     }
 }
 

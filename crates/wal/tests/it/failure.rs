@@ -80,7 +80,8 @@ fn a_waiter_gives_up_in_time_and_is_told_why() {
     // The real clock, and a directory that vanishes under the log.
     let env = chronolith_env::Env::real();
     let path = dir.path().join("wal");
-    let options = WalOptions { shards: 1, commit_timeout: Duration::from_millis(60), ..WalOptions::default() };
+    let options =
+        WalOptions { shards: 1, commit_timeout: Duration::from_millis(60), ..WalOptions::default() };
     let opened = chronolith_wal::Wal::open(&env, &path, options).unwrap();
     let shards = crate::support::Shards::new(1);
     let wal = opened.start(std::sync::Arc::<crate::support::Shards>::clone(&shards)).unwrap();
@@ -88,7 +89,7 @@ fn a_waiter_gives_up_in_time_and_is_told_why() {
     let batch = shards.append(0, &[(1, 1, 1.0)]);
     let told = wal.wait(batch).unwrap_err();
     let CommitError::Failed { source } = &told else { panic!("{told:?}") };
-    assert!(source.to_string().contains("00000001.wal"), "{source}");
+    assert!(source.to_string().contains(".wal"), "{source}");
     assert!(wal.admit().is_err());
     std::fs::create_dir_all(&path).unwrap();
     let again = (0..100).any(|_| wal.wait(batch).is_ok());

@@ -62,7 +62,8 @@ fn inspection_lists_every_record() {
         })
         .collect();
     let t = 1_700_000_000_000;
-    let kinds: Vec<_> = infos.iter().map(|info| (info.record_type.unwrap(), info.shard, info.count.unwrap())).collect();
+    let kinds: Vec<_> =
+        infos.iter().map(|info| (info.record_type.unwrap(), info.shard, info.count.unwrap())).collect();
     let want = [
         (RecordType::Series, Some(1), 2),
         (RecordType::Samples, Some(1), 2),

@@ -20,7 +20,11 @@ fn each_segment_defines_its_series() {
     assert!(bench.wal.segments().len() >= 3, "{:?}", bench.wal.segments());
     assert!(bench.shards.epoch(1) > 1, "idle shards learn of the epoch too");
     let before = bench.wal.segments();
-    assert_eq!(before[0].times, Some((0, 11)), "the batch in flight when the segment filled up goes to it too");
+    assert_eq!(
+        before[0].times,
+        Some((0, 11)),
+        "the batch in flight when the segment filled up goes to it too"
+    );
     let newest = before.last().unwrap().number;
     assert_eq!(bench.wal.drop_segments_before(u32::MAX).unwrap(), before.len() - 1, "the last one stays");
     assert_eq!(names(&bench.fs), [format!("{newest:08}.wal")]);
@@ -93,7 +97,8 @@ fn a_duplicate_of_a_batch_in_flight_waits_for_it() {
 fn waiters_share_syncs() {
     let fs = FaultFs::new();
     let bench = Bench::open(&fs, 3, options(4));
-    let batches: Vec<Batch> = (0..100_u32).map(|i| bench.shards.append(i as usize % 4, &[(i, 1, 1.0)])).collect();
+    let batches: Vec<Batch> =
+        (0..100_u32).map(|i| bench.shards.append(i as usize % 4, &[(i, 1, 1.0)])).collect();
     let before = bench.wal.stats().snapshot();
     assert!(batches.iter().all(|batch| *batch == batches[0]));
     assert!(bench.settle(batches[99]));

@@ -8,8 +8,8 @@ use chronolith_env::{Env, Fs};
 use chronolith_testkit::fake_env::FakeEnv;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::{
-    Batch, CommitWaiter, LogSource, LoggedSample, OpenReport, Replay, ReplayReport, SeriesDef, ShardLog, Turn, Wal,
-    WalOptions,
+    Batch, CommitWaiter, LogSource, LoggedSample, OpenReport, Replay, ReplayReport, SeriesDef, ShardLog,
+    Turn, Wal, WalOptions,
 };
 use parking_lot::Mutex;
 

@@ -14,8 +14,12 @@ use crate::support::{Row, Shards, replay_with};
 fn every_acknowledged_sample_of_many_writers_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::real();
-    let options =
-        WalOptions { shards: 4, segment_bytes: 20_000, gather: Duration::from_micros(200), ..WalOptions::default() };
+    let options = WalOptions {
+        shards: 4,
+        segment_bytes: 20_000,
+        gather: Duration::from_micros(200),
+        ..WalOptions::default()
+    };
     let wal = Wal::open(&env, dir.path(), options).unwrap();
     let shards = Shards::new(4);
     let wal = wal.start(Arc::<Shards>::clone(&shards)).unwrap();
@@ -26,7 +30,8 @@ fn every_acknowledged_sample_of_many_writers_is_there() {
         for i in 0..60_i64 {
             let mut last = None;
             for shard in 0..4_u32 {
-                let samples = [(id * 4 + shard, i, f64::from(id) + i as f64), ((id + 50) * 4 + shard, i, 0.5)];
+                let samples =
+                    [(id * 4 + shard, i, f64::from(id) + i as f64), ((id + 50) * 4 + shard, i, 0.5)];
                 last = last.max(Some(shards.append(shard as usize, &samples)));
                 rows.extend(samples.iter().map(|(s, t, v)| (*s, *t, v.to_bits())));
             }
