@@ -4,9 +4,11 @@ use chronolith_e2e::http::Client;
 use chronolith_e2e::remote_write::{HEADERS, WriteRequest, compress, encode_labels, put_varint};
 use chronolith_e2e::servers::Server;
 
-use crate::scratch::{Scratch, body, now_ms, read, write};
+use crate::scratch::{Pairs, Scratch, body, now_ms, read, write};
 
 const MIB: usize = 1 << 20;
+
+type Headers<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
 fn malformed_requests_get_their_status_and_the_server_lives_on() {
@@ -25,7 +27,7 @@ fn malformed_requests_get_their_status_and_the_server_lives_on() {
     let zstd = [HEADERS[0], ("Content-Encoding", "zstd")];
     let unknown_proto = [("Content-Type", "application/x-protobuf;proto=nosuch.Message"), HEADERS[1]];
     let decompressed = compress(&vec![0u8; 40 * MIB]);
-    let cases: &[(&str, &[(&str, &str)], &[u8], &[u16])] = &[
+    let cases: &[(&str, Headers<'_>, &[u8], &[u16])] = &[
         ("truncated snappy", HEADERS, &truncated, &[400]),
         ("not snappy", HEADERS, b"this is no snappy block at all", &[400]),
         ("empty body", HEADERS, b"", &[400]),
@@ -64,7 +66,7 @@ fn a_partly_invalid_request_stores_its_valid_samples() {
     let mut too_many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     too_many.insert(0, ("__name__", "bad"));
     let day = 86_400_000;
-    let bad: &[(&str, &[(&str, &str)], i64)] = &[
+    let bad: &[(&str, Pairs<'_>, i64)] = &[
         ("no name", &[("a", "b")], now),
         ("duplicate label", &[("__name__", "bad"), ("a", "1"), ("a", "2")], now),
         ("empty label name", &[("", "x"), ("__name__", "bad")], now),

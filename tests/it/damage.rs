@@ -9,7 +9,7 @@ use chronolith_e2e::rng::Rng;
 
 use crate::scratch::{Scratch, now_ms, read, write};
 
-const CONFIG: &str = "wal:\n  segment_size: 1MiB\nself_scrape:\n  enabled: false\n";
+const CONFIG: &str = "wal:\n  segment_size: 1MiB\n";
 const SERIES: usize = 100;
 const STEPS_PER_REQUEST: usize = 10;
 const REQUESTS: usize = 350;

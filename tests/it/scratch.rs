@@ -13,6 +13,9 @@ use chronolith_e2e::servers::{Kind, Server, ServerSpec};
 /// Samples of an answer: labels to time and value.
 pub(crate) type Stored = BTreeMap<LabelMap, Vec<(i64, f64)>>;
 
+/// Labels as written in a test.
+pub(crate) type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// A directory for one server, removed at the end.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -50,7 +53,7 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// A body with one sample per entry.
-pub(crate) fn body(entries: &[(&[(&str, &str)], i64, f64)]) -> Vec<u8> {
+pub(crate) fn body(entries: &[(Pairs<'_>, i64, f64)]) -> Vec<u8> {
     let mut request = WriteRequest::new();
     for (pairs, t, v) in entries {
         request.push_sample(&encode_labels(pairs.iter().copied()), *t, *v);

@@ -60,6 +60,9 @@ pub(crate) fn encode(stream: &Stream) -> Vec<Vec<u8>> {
     bodies
 }
 
+/// The value at a step.
+type ValueAt = fn(f64) -> f64;
+
 struct Generator {
     start_ms: i64,
     rng: Rng,
@@ -159,9 +162,8 @@ impl Generator {
         for (i, room) in ["1", "2", "3", "4", "5", "6"].iter().enumerate() {
             let samples = self.regular(|rng, since| {
                 let angle = since as f64 / 5_400_000.0 * TAU + i as f64;
-                Some((angle.sin() * 12.0 + i as f64 - 3.0 + rng.unit()) * 100.0)
-                    .map(f64::round)
-                    .map(|v| v / 100.0)
+                let hundredths = (angle.sin() * 12.0 + i as f64 - 3.0 + rng.unit()) * 100.0;
+                Some(hundredths.round() / 100.0)
             });
             let floor = if i < 3 { "ground" } else { "first" };
             self.add(&[("__name__", "s_temperature"), ("floor", floor), ("room", room)], samples);
@@ -220,7 +222,7 @@ impl Generator {
 
     fn special_values(&mut self) {
         let every = |since: i64, n: i64| (since / STEP_MS) % n == 0;
-        let cases: [(&str, fn(f64) -> f64); 6] = [
+        let cases: [(&str, ValueAt); 6] = [
             ("huge", |i| 1e300 * (i + 1.0)),
             ("inf", |_| f64::INFINITY),
             ("nan", |_| f64::NAN),

@@ -4,7 +4,7 @@
 //!
 //! Map: [`XorAppender`] appends to a buffer its owner keeps · [`XorIter`] reads sample by sample · [`decode_into`],
 //! [`decode_range_into`] read all at once.
-#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod error;
 mod xor;

@@ -89,6 +89,13 @@ impl<'a> BitReader<'a> {
         Error::Truncated { off: have, expected, need: self.pos.div_ceil(8) - have, have: 0 }
     }
 
+    /// How many bits have not been read.
+    #[inline]
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        (self.bytes.len() * 8).saturating_sub(self.pos)
+    }
+
     /// The position of the next bit.
     #[inline]
     #[must_use]

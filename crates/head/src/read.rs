@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chronolith_chunk::decode_range_into;
 use chronolith_index::{CompiledMatcher, Count, MemoryIndex, resolve};
-use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, TimeRange};
+use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{CardinalityEntry, Limited, StorageStats};
 use parking_lot::RwLockReadGuard;
 use roaring::RoaringBitmap;
@@ -23,6 +23,8 @@ pub struct HeadView {
     head: Arc<Head>,
     tenant: Option<Arc<Tenant>>,
     range: TimeRange,
+    /// Of all samples, when the view was opened.
+    newest: Timestamp,
 }
 
 /// Series chosen by matchers, in the order of their labels.
@@ -54,9 +56,10 @@ impl HeadView {
     /// A view of `tenant`'s samples in `range`, as they are now.
     #[must_use]
     pub fn open(head: Arc<Head>, tenant: &TenantId, range: TimeRange) -> Self {
-        let range = TimeRange::new(range.min, range.max.min(head.newest()));
+        let newest = head.newest();
+        let range = TimeRange::new(range.min, range.max.min(newest));
         let tenant = head.tenants.get(tenant);
-        Self { head, tenant, range }
+        Self { head, tenant, range, newest }
     }
 
     fn index(&self) -> Option<RwLockReadGuard<'_, MemoryIndex>> {
@@ -73,10 +76,11 @@ impl HeadView {
         Selection { series, labels }
     }
 
-    /// The newest sample of each of `series`, where the view shows it.
+    /// The newest sample of each of `series`, whatever the range of the view; `None` where one has arrived since it was
+    /// opened.
     #[must_use]
     pub fn last_samples(&self, series: &[u32]) -> Vec<Option<Sample>> {
-        let shown = TimeRange::new(self.head.floor(), self.range.max);
+        let shown = TimeRange::new(self.head.floor(), self.newest);
         let mut last = vec![None; series.len()];
         for (shard, places) in self.head.shards.iter().zip(by_shard(series)) {
             let state = shard.lock();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hint::black_box,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -15,6 +16,9 @@ use crate::{
     series::Verdict,
     shard::{Ref, ShardState},
 };
+
+/// Series whose memory is fetched ahead of their samples.
+const AHEAD: usize = 32;
 
 /// Receives a log's content for a head that has no log attached yet.
 #[derive(Debug)]
@@ -89,32 +93,38 @@ impl<'a> HeadReplay<'a> {
         Some(())
     }
 
-    fn apply(&self, shard: usize, samples: &[(Ref, LoggedSample)]) {
+    /// Applies samples of series of one shard.
+    fn apply(&self, shard: usize, samples: &[LoggedSample]) {
         let floor = self.head.floor();
         let mut times = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
         let (mut stored, mut skipped, mut orphans) = (0, 0, 0);
         let shard = &self.head.shards[shard];
         let mut state = shard.lock();
         let ShardState { slab, accounts, .. } = &mut *state;
-        for (reference, sample) in samples {
-            let Some((series, closed)) = slab.get_mut(reference.slot()) else {
-                // Its number must not be given to another series, or that one would inherit the sample.
-                slab.reserve_through(reference.slot().min(Ref::SLOT_MAX));
-                orphans += 1;
-                continue;
-            };
-            if sample.timestamp < floor {
-                skipped += 1;
-                continue;
-            }
-            match series.offer(closed, sample.timestamp, sample.value.to_bits(), accounts) {
-                Verdict::Stored => {
-                    stored += 1;
-                    times.min = times.min.min(sample.timestamp);
-                    times.max = times.max.max(sample.timestamp);
+        for block in samples.chunks(AHEAD) {
+            let series = block.iter().filter_map(|sample| slab.get(Ref(sample.series).slot()));
+            black_box(series.fold(0, |sum, (series, _)| sum ^ series.touch()));
+            for sample in block {
+                let slot = Ref(sample.series).slot();
+                let Some((series, closed)) = slab.get_mut(slot) else {
+                    // Its number must not be given to another series, or that one would inherit the sample.
+                    slab.reserve_through(slot.min(Ref::SLOT_MAX));
+                    orphans += 1;
+                    continue;
+                };
+                if sample.timestamp < floor {
+                    skipped += 1;
+                    continue;
                 }
-                // A record may be in the log twice.
-                Verdict::Duplicate | Verdict::Conflict(_) | Verdict::OutOfOrder => skipped += 1,
+                match series.offer(closed, sample.timestamp, sample.value.to_bits(), accounts) {
+                    Verdict::Stored => {
+                        stored += 1;
+                        times.min = times.min.min(sample.timestamp);
+                        times.max = times.max.max(sample.timestamp);
+                    }
+                    // A record may be in the log twice.
+                    Verdict::Duplicate | Verdict::Conflict(_) | Verdict::OutOfOrder => skipped += 1,
+                }
             }
         }
         shard.publish(&state);
@@ -142,21 +152,21 @@ impl Replay for HeadReplay<'_> {
         }
     }
 
-    fn samples(&self, _shard: usize, samples: &[LoggedSample]) {
+    fn samples(&self, shard: usize, samples: &[LoggedSample]) {
         let renumbered = self.renumbered.read();
-        let target = |number: u32| match renumbered.is_empty() {
-            true => Ref(number),
-            false => Ref(renumbered.get(&number).copied().unwrap_or(number)),
-        };
-        // One shard as a rule; sorted out all the same, the log is not to be trusted with it.
-        let mut by_shard: Vec<Vec<(Ref, LoggedSample)>> = vec![Vec::new(); SHARDS];
-        for sample in samples {
-            let reference = target(sample.series);
-            by_shard[reference.shard()].push((reference, *sample));
-        }
-        drop(renumbered);
-        for (shard, samples) in by_shard.iter().enumerate().filter(|(_, samples)| !samples.is_empty()) {
+        if renumbered.is_empty() && samples.iter().all(|sample| Ref(sample.series).shard() == shard) {
+            drop(renumbered);
             self.apply(shard, samples);
+        } else {
+            let mut by_shard: Vec<Vec<LoggedSample>> = vec![Vec::new(); SHARDS];
+            for sample in samples {
+                let series = renumbered.get(&sample.series).copied().unwrap_or(sample.series);
+                by_shard[Ref(series).shard()].push(LoggedSample { series, ..*sample });
+            }
+            drop(renumbered);
+            for (shard, samples) in by_shard.iter().enumerate().filter(|(_, samples)| !samples.is_empty()) {
+                self.apply(shard, samples);
+            }
         }
         // The same budget as for appends: the oldest gives way.
         self.head.enforce_memory();

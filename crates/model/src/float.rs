@@ -27,10 +27,10 @@ pub fn write_exponent(out: &mut String, v: f64) {
     let _ = write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs());
 }
 
-/// Appends `v` as `FormatFloat(v, 'g', -1, 64)` (also Go's `%v`): an exponent below 1e-4 and from 1e21 on.
+/// Appends `v` as `FormatFloat(v, 'g', -1, 64)` (also Go's `%v`): an exponent below 1e-4 and from 1e6 on.
 pub fn write_general(out: &mut String, v: f64) {
     let magnitude = v.abs();
-    if v.is_finite() && v != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if v.is_finite() && v != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         write_exponent(out, v);
     } else {
         write_fixed(out, v);
@@ -89,7 +89,9 @@ mod tests {
             assert_eq!(api(v), text);
         }
         assert_eq!(fixed(1e21), "1000000000000000000000");
-        assert_eq!(general(1e6), "1000000");
+        assert_eq!(general(1e6), "1e+06");
+        assert_eq!(general(1234567.0), "1.234567e+06");
+        assert_eq!(general(999999.0), "999999");
         assert_eq!(general(1e21), "1e+21");
         assert_eq!(general(0.00001), "1e-05");
     }

@@ -6,10 +6,9 @@ use std::{
 };
 
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{MatchOp, TimeRange};
+use chronolith_model::{MatchOp, Matcher, TimeRange};
 use chronolith_storage::{Querier, Queryable, SeriesSet};
 use chronolith_syntax::{
-    ParseError, ParseErrorKind,
     ast::{Expr, ValueType},
     parse,
 };
@@ -21,9 +20,15 @@ use crate::{
     api::{EngineOptions, Query, QueryError, QueryResult, QueryStats},
     eval::{Executor, Scope, finish},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
-    plan::{Plan, PlanOptions, plan, value_type},
+    plan::{PlanOptions, plan, value_type},
     series::Grid,
 };
+
+/// Whether the anchored regular expression `pattern` matches the empty string, for the parser.
+fn check_regex(pattern: &str) -> Result<bool, String> {
+    let matcher = Matcher::new("", MatchOp::Regex, pattern);
+    CompiledMatcher::new(&matcher).map(|matcher| matcher.matches_empty()).map_err(|error| error.to_string())
+}
 
 /// Evaluates queries. Cheap to share; limits concurrency across its users.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ impl Engine {
     /// # Panics
     /// When the operating system refuses the threads of the evaluation pool.
     #[must_use]
-    pub fn new(options: EngineOptions) -> Self {
+    pub fn new(mut options: EngineOptions) -> Self {
+        options.parse.regex = check_regex;
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("promql-{index}"))
@@ -69,7 +75,6 @@ impl Engine {
         let expr = parse(&query.text, &self.options.parse)?;
         let grid = grid(query, &expr)?;
         let plan = plan(&expr, self.plan_options(query, grid))?;
-        check_matchers(&plan, &query.text)?;
         stats.prepare_time = started.elapsed();
 
         let queued = Instant::now();
@@ -154,21 +159,6 @@ fn grid(query: &Query, expr: &Expr) -> Result<Grid, QueryError> {
     };
     let count = usize::try_from(span / step).unwrap_or(usize::MAX).saturating_add(1);
     Ok(Grid { start: query.start, step, count })
-}
-
-/// Refuses matchers whose regular expression does not compile, as if the parser had.
-fn check_matchers(plan: &Plan, text: &str) -> Result<(), QueryError> {
-    for selection in &plan.selections {
-        let matchers = selection.request.matchers.iter();
-        for matcher in matchers.filter(|matcher| matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex)) {
-            CompiledMatcher::new(matcher).map_err(|error| {
-                let span = selection.span;
-                let position = span.position(text);
-                ParseError { kind: ParseErrorKind::Meaning, span, position, message: error.to_string() }
-            })?;
-        }
-    }
-    Ok(())
 }
 
 /// Selects everything the plan reads.

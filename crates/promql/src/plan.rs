@@ -55,8 +55,6 @@ pub(crate) struct Plan {
 pub(crate) struct Selection {
     /// For storage.
     pub(crate) request: SelectRequest,
-    /// Where the first selector that asks for it stands.
-    pub(crate) span: Span,
     /// All series have the same metric name: removing it cannot make two of them equal.
     pub(crate) one_name: bool,
 }

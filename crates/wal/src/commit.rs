@@ -301,7 +301,7 @@ impl Committer {
         }
     }
 
-    /// Creates a segment. Its header becomes durable with its first batch, its name at once.
+    /// Creates a segment. Header and name are durable before there is a record: a crash does not leave one without.
     fn create(&mut self, path: &Path, number: u32) -> Result<Current> {
         let env = &self.shared.env;
         let epoch = self.batch.epoch;
@@ -316,6 +316,7 @@ impl Committer {
         let mut file = env.fs.open(path, OpenMode::CreateNew)?;
         let bytes = header.encode();
         file.write_all(&bytes)?;
+        file.sync_data()?;
         env.fs.sync_dir(&self.shared.dir)?;
         self.shared.stats.segment.store(u64::from(number), Ordering::Relaxed);
         // Ascending over restarts too, since segment numbers are.

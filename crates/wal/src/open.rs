@@ -120,7 +120,8 @@ fn info(found: &Found) -> SegmentInfo {
         number: found.number,
         bytes: if found.end == UNKNOWN_END { 0 } else { found.end },
         times: Some((i64::MIN, i64::MAX)),
-        continues: found.header.is_some_and(|header| header.continues),
+        // If that is not known, it may.
+        continues: found.header.is_none_or(|header| header.continues),
     }
 }
 

@@ -76,10 +76,10 @@ impl SegmentHeader {
         Self::try_decode(bytes).unwrap_or(HeaderStatus::Damaged)
     }
 
-    /// Whether these first bytes may be those of a segment whose header was written only in part: some bytes as they
-    /// should be, all others zero.
+    /// Whether these first bytes may be those of a segment whose header was written only in part: each byte of the
+    /// magic is as it should be or zero.
     pub(crate) fn may_be_torn(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> bool {
-        bytes.starts_with(MAGIC) || bytes.iter().all(|&byte| byte == 0)
+        bytes.iter().zip(MAGIC).all(|(byte, magic)| byte == magic || *byte == 0)
     }
 
     fn try_decode(bytes: &[u8]) -> Option<HeaderStatus> {

@@ -88,12 +88,35 @@ fn decode(chunk: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -> Result<()> {
     if !sink(state.t, state.bits) {
         return Ok(());
     }
-    for sample in 2..count {
+    let mut sample = 2;
+    while sample < count {
+        // Two zero bits say: the same step, the same value. Runs of them are common, and need no decoding.
+        if input.peek() >> 60 == 0 {
+            let run = run(&input).min(count - sample);
+            input.skip(2 * run as u32);
+            for _ in 0..run {
+                state.t = state.t.wrapping_add(state.delta as i64);
+                if !sink(state.t, state.bits) {
+                    return Ok(());
+                }
+            }
+            sample += run;
+            if run > 0 {
+                continue;
+            }
+        }
         state.step(&mut input);
         input.check("sample").map_err(|e| damaged(sample, e))?;
         if !sink(state.t, state.bits) {
             return Ok(());
         }
+        sample += 1;
     }
     Ok(())
+}
+
+/// How many samples of two zero bits come next, as far as can be seen; zeros beyond the end are none.
+#[inline]
+fn run(input: &BitReader<'_>) -> usize {
+    (input.peek().leading_zeros().min(BitReader::PEEK_BITS) as usize).min(input.left()) / 2
 }

@@ -34,7 +34,7 @@ pub(super) struct State {
 
 impl State {
     /// Reads one sample of the steady kind; what it read past the end is zeros.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step(&mut self, bits: &mut BitReader<'_>) {
         let word = bits.peek();
         let used = self.step_time(bits, word);
@@ -48,7 +48,7 @@ impl State {
 
     /// Reads a delta of delta from the topmost bits of `word`, and returns its length in bits, to be skipped together
     /// with what follows; 0 if it was long and has been skipped.
-    #[inline]
+    #[inline(always)]
     fn step_time(&mut self, bits: &mut BitReader<'_>, word: u64) -> u32 {
         let used = match (!word).leading_zeros() {
             0 => 1,
@@ -66,7 +66,7 @@ impl State {
     }
 
     /// Adds the delta of delta in the topmost `n` bits, `-(2^(n-1)-1) ..= 2^(n-1)`, and returns `n`.
-    #[inline]
+    #[inline(always)]
     fn add_dod(&mut self, top: u64, n: u32) -> u32 {
         let raw = (top >> (64 - n)) as i64;
         let dod = if raw > 1 << (n - 1) { raw - (1 << n) } else { raw };
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Reads a value; `word` has its first bits topmost (at least 33 real ones), `before` bits precede it unskipped.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step_value(&mut self, bits: &mut BitReader<'_>, word: u64, before: u32) {
         if word >> 63 == 0 {
             bits.skip(before + 1);

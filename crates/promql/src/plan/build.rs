@@ -114,14 +114,13 @@ impl Builder {
                 let (instants, mut read) = self.instants(selector, grid)?;
                 read.1.function = function;
                 let function = LeafFunction::Latest(instants);
-                Op::Leaf(self.leaf(selector, expr.span, read, function, Vec::new(), Vec::new())?)
+                Op::Leaf(self.leaf(selector, read, function, Vec::new(), Vec::new())?)
             }
             ExprKind::Matrix(matrix) => {
                 let (windows, hull) = self.matrix_windows(matrix, grid)?;
                 let function = LeafFunction::Range(RangeFunction::Last, windows);
                 Op::RawMatrix(self.leaf(
                     &matrix.selector,
-                    expr.span,
                     hull,
                     function,
                     Vec::new(),
@@ -193,7 +192,6 @@ impl Builder {
     pub(super) fn leaf(
         &mut self,
         selector: &VectorSelector,
-        span: Span,
         (range, hints): (TimeRange, SelectHints),
         function: LeafFunction,
         params: Vec<Node>,
@@ -203,7 +201,7 @@ impl Builder {
             .iter()
             .map(|param| if let Op::Number(value) = param.op { Some(value.to_bits()) } else { None })
             .collect();
-        let selection = self.selection(selector, span, range, hints);
+        let selection = self.selection(selector, range, hints);
         let fresh = self.leaf_uses.len();
         let key = constants.map(|params| LeafKey { selection, function: format!("{function:?}"), params });
         let id = match key.map(|key| self.leaves.entry(key)) {
@@ -221,7 +219,6 @@ impl Builder {
     fn selection(
         &mut self,
         selector: &VectorSelector,
-        span: Span,
         range: TimeRange,
         hints: SelectHints,
     ) -> usize {
@@ -236,7 +233,7 @@ impl Builder {
         self.by_request.insert(request.clone(), self.selections.len());
         request.hints = hints;
         let one_name = selector.matchers.iter().any(|m| m.name == METRIC_NAME && m.op == MatchOp::Equal);
-        self.selections.push(Selection { request, span, one_name });
+        self.selections.push(Selection { request, one_name });
         self.selections.len() - 1
     }
 

@@ -78,7 +78,7 @@ impl Builder {
         let op = if let ExprKind::Vector(selector) = &arg.kind {
             let (instants, read) = self.instants(selector, grid)?;
             let function = LeafFunction::LatestTimestamp(instants);
-            Op::Leaf(self.leaf(selector, arg.span, read, function, Vec::new(), vec![arg.span])?)
+            Op::Leaf(self.leaf(selector, read, function, Vec::new(), vec![arg.span])?)
         } else {
             Op::Call(CallFunction::Timestamp, self.args(call, grid)?)
         };
@@ -107,8 +107,7 @@ impl Builder {
                 let (windows, mut read) = self.matrix_windows(matrix, grid)?;
                 read.1.function = Some(call.function.name);
                 let function = LeafFunction::Range(function, windows);
-                let place = matrix.selector_span.0;
-                Ok(Op::Leaf(self.leaf(&matrix.selector, place, read, function, params, arg_spans)?))
+                Ok(Op::Leaf(self.leaf(&matrix.selector, read, function, params, arg_spans)?))
             }
             Some(ExprKind::Subquery(subquery)) => {
                 let (inner, windows) = self.subquery(subquery, grid)?;

@@ -41,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn labels(series: u8) -> Labels {
     let pairs = [("__name__", format!("m{}", series % 4)), ("i", series.to_string())];
-    Labels::from_pairs(pairs.into_iter().chain((series % 3 == 0).then(|| ("third", "yes".to_owned()))))
+    Labels::from_pairs(pairs.into_iter().chain(series.is_multiple_of(3).then(|| ("third", "yes".to_owned()))))
 }
 
 /// What the contract says becomes of a sample.
