@@ -61,7 +61,7 @@ pub(crate) fn histogram_quantile(
             if let Some(correction) = correction {
                 let time = grid.time(step);
                 let known = forced.get_or_insert_with(|| ForcedMonotonicity {
-                    metric: metric_name(&group.labels, context),
+                    metric: metric_name(&group.labels),
                     bucket_min: f64::INFINITY,
                     bucket_max: f64::NEG_INFINITY,
                     diff_max: 0.0,
@@ -112,7 +112,7 @@ fn group(series: Vec<SeriesColumn>, context: &mut KernelContext<'_>, arg: usize)
         let le = one.labels.get(BUCKET_LABEL).unwrap_or_default();
         let Some(bound) = parse_bound(le) else {
             if !one.column.is_empty() {
-                let metric = metric_name(&one.labels, context);
+                let metric = metric_name(&one.labels);
                 context.notes.add(Annotation::BadBucketLabel { metric, label: le.to_owned() }, span);
             }
             continue;
@@ -137,10 +137,9 @@ fn parse_bound(text: &str) -> Option<f64> {
     (!overflow).then_some(bound)
 }
 
-/// The metric name as annotations show it: known only while names are dropped at the end.
-fn metric_name(labels: &Labels, context: &KernelContext<'_>) -> String {
-    let name = if context.delayed_name_removal { labels.metric_name() } else { None };
-    name.unwrap_or_default().to_owned()
+/// The metric name as annotations show it: empty where an operator has dropped it already.
+fn metric_name(labels: &Labels) -> String {
+    labels.metric_name().unwrap_or_default().to_owned()
 }
 
 fn argument(context: &KernelContext<'_>, index: usize) -> chronolith_syntax::ast::Span {
