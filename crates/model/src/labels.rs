@@ -315,7 +315,8 @@ mod tests {
     #[test]
     fn pairs_come_back_sorted_without_empty_values() {
         let long = "v".repeat(5000);
-        let labels = Labels::from_pairs([("b", "2"), ("a", ""), ("__name__", "up"), ("c", &long), ("b", "3")]);
+        let labels =
+            Labels::from_pairs([("b", "2"), ("a", ""), ("__name__", "up"), ("c", &long), ("b", "3")]);
         let pairs: Vec<_> = labels.iter().collect();
         assert_eq!(pairs, [("__name__", "up"), ("b", "3"), ("c", long.as_str())]);
         assert_eq!(labels.metric_name(), Some("up"));

@@ -12,7 +12,9 @@ pub const TENANT_ID_BYTES_MAX: usize = 150;
 
 /// Why a text is no tenant id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid tenant id {id:?}: 1 to 150 characters of a-z A-Z 0-9 ! - _ . * ' ( ) are allowed, and not . or ..")]
+#[error(
+    "invalid tenant id {id:?}: 1 to 150 characters of a-z A-Z 0-9 ! - _ . * ' ( ) are allowed, and not . or .."
+)]
 pub struct TenantIdError {
     /// The text, cut at 150 bytes.
     pub id: String,
@@ -28,7 +30,12 @@ impl TenantId {
     /// When `id` is empty, too long, `.`, `..` or has a character that is not allowed.
     pub fn new(id: &str) -> Result<Self, TenantIdError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b);
-        if id.is_empty() || id.len() > TENANT_ID_BYTES_MAX || id == "." || id == ".." || !id.bytes().all(allowed) {
+        if id.is_empty()
+            || id.len() > TENANT_ID_BYTES_MAX
+            || id == "."
+            || id == ".."
+            || !id.bytes().all(allowed)
+        {
             let id = id.chars().take(TENANT_ID_BYTES_MAX).collect();
             return Err(TenantIdError { id });
         }

@@ -13,12 +13,12 @@ pub mod memory;
 pub mod query;
 
 pub use append::{
-    AppendOutcome, AppendedBatch, Appender, KeyHasher, LabelSource, RejectReason, Rejection, SeriesEntry, SeriesKey,
-    Ticket, WriteBatch,
+    AppendOutcome, AppendedBatch, Appender, KeyHasher, LabelSource, RejectReason, Rejection, SeriesEntry,
+    SeriesKey, Ticket, WriteBatch,
 };
 pub use error::StorageError;
 pub use memory::MemoryStorage;
 pub use query::{
-    BoxFuture, LabelQuery, Limited, Querier, Queryable, Samples, SelectHints, SelectRequest, SeriesBatch, SeriesSet,
-    StorageStats, CardinalityEntry,
+    BoxFuture, CardinalityEntry, LabelQuery, Limited, Querier, Queryable, Samples, SelectHints,
+    SelectRequest, SeriesBatch, SeriesSet, StorageStats,
 };

@@ -119,13 +119,7 @@ impl Builder {
             ExprKind::Matrix(matrix) => {
                 let (windows, hull) = self.matrix_windows(matrix, grid)?;
                 let function = LeafFunction::Range(RangeFunction::Last, windows);
-                Op::RawMatrix(self.leaf(
-                    &matrix.selector,
-                    hull,
-                    function,
-                    Vec::new(),
-                    Vec::new(),
-                )?)
+                Op::RawMatrix(self.leaf(&matrix.selector, hull, function, Vec::new(), Vec::new())?)
             }
             ExprKind::Subquery(subquery) => Op::RawSubquery(Box::new(self.subquery(subquery, grid)?.0)),
             ExprKind::Call(call) => return self.call(call, expr.span, grid),
@@ -216,12 +210,7 @@ impl Builder {
         Ok(Leaf { id, selection, function, params, arg_spans })
     }
 
-    fn selection(
-        &mut self,
-        selector: &VectorSelector,
-        range: TimeRange,
-        hints: SelectHints,
-    ) -> usize {
+    fn selection(&mut self, selector: &VectorSelector, range: TimeRange, hints: SelectHints) -> usize {
         let mut request =
             SelectRequest { matchers: selector.matchers.clone(), range, hints: SelectHints::default() };
         if range.min <= range.max {
