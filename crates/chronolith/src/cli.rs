@@ -35,7 +35,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub(crate) data_dir: PathBuf,
     /// Address to listen on; 0.0.0.0:9077 for all interfaces (there is no authentication yet)
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9077")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9077", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
     /// Configuration file (YAML)
     #[arg(long, value_name = "FILE")]
@@ -105,20 +105,37 @@ pub(crate) enum TestCommand {
     },
 }
 
+/// An address to listen on; names are not looked up, since one name may mean several addresses.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit(':').next().filter(|port| port.parse::<u16>().is_ok()).unwrap_or("9077");
+        format!("an IP address and a port are needed: 127.0.0.1:{port}, or 0.0.0.0:{port} for all interfaces")
+    })
+}
+
 /// Prometheus' flags and what to use here; people bring their unit files along.
-const PROMETHEUS_FLAGS: [(&str, &str); 11] = [
+const PROMETHEUS_FLAGS: [(&str, &str); 16] = [
     ("--config.file", "--config FILE"),
     ("--storage.tsdb.path", "--data-dir DIR"),
     ("--storage.tsdb.retention.time", "`storage: {retention: 15d}` in the file given by --config"),
     ("--storage.tsdb.retention.size", "`storage: {memory_limit: 2GiB}` in the file given by --config"),
     ("--web.listen-address", "--listen ADDR:PORT"),
     ("--web.enable-remote-write-receiver", "nothing: remote write is always on, at /api/v1/write"),
+    ("--web.max-connections", "`http: {connection_limit: 512}` in the file given by --config"),
+    ("--enable-feature", "`query: {features: [FEATURE]}` in the file given by --config"),
+    ("--storage.tsdb.wal-segment-size", "`wal: {segment_size: 128MiB}` in the file given by --config"),
     ("--web.cors.origin", "`http: {cors_origins: [ORIGIN]}` in the file given by --config"),
     ("--query.lookback-delta", "`query: {lookback: 5m}` in the file given by --config"),
+    ("--query.max-concurrency", "`query: {concurrency_limit: 20}` in the file given by --config"),
+    ("--query.max-samples", "`query: {sample_limit: 50000000}` in the file given by --config"),
     ("--query.timeout", "`query: {timeout: 2m}` in the file given by --config"),
     ("--log.level", "--log-level LEVEL"),
     ("--log.format", "--log-format FORMAT"),
 ];
+
+/// How the other flags of Prometheus begin.
+const PROMETHEUS_PREFIXES: [&str; 7] =
+    ["--storage.", "--web.", "--query.", "--rules.", "--alertmanager.", "--scrape.", "--auto-go"];
 
 /// The answer to a flag of Prometheus among `args`, if there is one.
 pub(crate) fn prometheus_flag_hint(args: impl Iterator<Item = String>) -> Option<String> {
@@ -127,6 +144,11 @@ pub(crate) fn prometheus_flag_hint(args: impl Iterator<Item = String>) -> Option
         let dashed = format!("--{}", name.trim_start_matches('-'));
         if let Some((flag, ours)) = PROMETHEUS_FLAGS.iter().find(|(flag, _)| *flag == dashed) {
             return Some(format!("{flag} is a flag of Prometheus; here use {ours}"));
+        }
+        if arg.starts_with("--") && PROMETHEUS_PREFIXES.iter().any(|prefix| arg.starts_with(prefix)) {
+            return Some(format!(
+                "{name} is a flag of Prometheus; nothing here corresponds to it, leave it out"
+            ));
         }
     }
     None
@@ -158,6 +180,20 @@ mod tests {
     fn flags_of_prometheus_are_answered_with_ours() {
         let hint = prometheus_flag_hint(["--config.file=prometheus.yml".to_owned()].into_iter());
         assert_eq!(hint.as_deref(), Some("--config.file is a flag of Prometheus; here use --config FILE"));
+        let hint = prometheus_flag_hint(["--web.external-url=http://x".to_owned()].into_iter());
+        assert!(
+            hint.is_some_and(|hint| hint.starts_with("--web.external-url is a flag of Prometheus; nothing"))
+        );
         assert_eq!(prometheus_flag_hint(["--listen".to_owned()].into_iter()), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_answered_with_one() {
+        assert_eq!(listen_address("[::1]:9077").map(|address| address.port()), Ok(9077));
+        for (text, hint) in
+            [(":9090", "127.0.0.1:9090"), ("localhost:9091", "127.0.0.1:9091"), ("9092", "127.0.0.1:9092")]
+        {
+            assert!(listen_address(text).is_err_and(|error| error.contains(hint)), "{text}");
+        }
     }
 }

@@ -108,6 +108,9 @@ impl Feature {
 
 const MIB: u64 = 1 << 20;
 
+/// Requests of one kind at work at once, at most: each may hold a thread while it waits.
+const WAITING_MAX: usize = 10_000;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -158,9 +161,28 @@ impl Config {
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let only_comments =
             text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-        let raw: RawConfig = if only_comments { RawConfig::default() } else { serde_saphyr::from_str(text)? };
+        let raw: RawConfig =
+            if only_comments { RawConfig::default() } else { serde_saphyr::from_str(text).map_err(told)? };
         raw.validate()
     }
+}
+
+/// What is wrong with the YAML and where. The parser's error is told whole by its text; as a source it would be told
+/// twice.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn told(error: serde_saphyr::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let text: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("--> ")).collect();
+    let text = text.join("\n");
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let of_prometheus =
+        ["`global`", "`scrape_configs`", "`rule_files`", "`alerting`", "`scrape_config_files`"];
+    if of_prometheus.iter().any(|key| text.contains(&format!("unknown field {key}"))) {
+        return anyhow::anyhow!(
+            "{text}\nThis looks like the configuration of Prometheus; this server has its own, see README.md"
+        );
+    }
+    anyhow::anyhow!("{text}")
 }
 
 /// As YAML, complete: what a file would have to say to get this configuration.
@@ -313,6 +335,7 @@ impl RawConfig {
         self.query.apply(&mut config.query)?;
         config.cors_origins = self.http.cors_origins;
         set_count(&mut config.connections_max, "http.connection_limit", self.http.connection_limit)?;
+        at_most(config.connections_max, "http.connection_limit", 100_000)?;
         if let Some(text) = self.self_scrape.interval {
             let interval = duration_of("self_scrape.interval", &text)?;
             if !interval.is_zero() && interval < Duration::from_secs(1) {
@@ -339,6 +362,7 @@ impl RawRemoteWrite {
         let key = "remote_write.decompressed_size_limit";
         bytes(key, self.decompressed_size_limit, &mut limits.decompressed_bytes_max)?;
         set_count(&mut limits.inflight_max, "remote_write.inflight_limit", self.inflight_limit)?;
+        at_most(limits.inflight_max, "remote_write.inflight_limit", WAITING_MAX)?;
         set_count(&mut limits.series_max, "remote_write.series_limit", self.series_limit)?;
         set_count(&mut limits.labels_max, "remote_write.label_limit", self.label_limit)?;
         let key = "remote_write.label_name_length_limit";
@@ -359,6 +383,7 @@ impl RawQuery {
         query.memory_max_bytes = usize::try_from(bytes).context("query.memory_limit")?;
         set_count(&mut query.series_max, "query.series_limit", self.series_limit)?;
         set_count(&mut query.concurrency_max, "query.concurrency_limit", self.concurrency_limit)?;
+        at_most(query.concurrency_max, "query.concurrency_limit", WAITING_MAX)?;
         set_duration(&mut query.subquery_step, "query.subquery_step", self.subquery_step, ms)?;
         for name in self.features {
             let Some(feature) = Feature::ALL.into_iter().find(|feature| feature.name() == name) else {
@@ -426,6 +451,13 @@ fn set_count<T: Copy + PartialEq + Default>(
     Ok(())
 }
 
+fn at_most(value: usize, key: &str, max: usize) -> anyhow::Result<()> {
+    if value > max {
+        bail!("{key}: at most {max}");
+    }
+    Ok(())
+}
+
 fn parse_sync(text: &str) -> anyhow::Result<WalSync> {
     if text == "always" {
         return Ok(WalSync::Always);
@@ -470,7 +502,18 @@ mod tests {
         assert!(error("wal: {sync: sometimes}").contains("neither always nor interval"));
         assert!(error("query: {features: [x]}").contains("known: promql-experimental-functions"));
         assert!(error("remote_write: {inflight_limit: 0}").contains("at least 1"));
-        assert!(error("storge: {}").contains("storge"));
+        assert!(error("query: {concurrency_limit: 10001}").contains("at most 10000"));
+        assert!(error("remote_write: {inflight_limit: 10001}").contains("at most 10000"));
+        assert!(error("http: {connection_limit: 100001}").contains("at most 100000"));
+        let unknown = error("wal: {}\nstorge: {}");
+        assert!(unknown.starts_with("line 2 column 1: unknown field `storge`, expected one of"), "{unknown}");
+        assert_eq!(
+            unknown.matches("expected one of").count(),
+            2,
+            "once told, once below the line: {unknown}"
+        );
+        assert!(!unknown.contains("<input>"), "{unknown}");
+        assert!(error("global: {}").contains("the configuration of Prometheus"));
         assert!(error("storage: {retenton: 1d}").contains("retenton"));
     }
 }

@@ -17,14 +17,23 @@ use crate::cli::LogFormat;
 /// # Errors
 /// When `level` is no filter.
 pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(level).with_context(|| format!("--log-level: {level:?} is not a level"))?;
+    let filter = filter(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Logfmt => builder.event_format(Logfmt).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// A level, or a filter such as `info,chronolith_wal=debug`. A word alone that is no level would be taken for the name
+/// of a module, and silence everything.
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    let needed = || format!("--log-level: {level:?} is none of error, warn, info, debug, trace");
+    if !level.contains(['=', ',']) {
+        level.parse::<tracing::Level>().ok().with_context(needed)?;
+    }
+    EnvFilter::try_new(level).ok().with_context(needed)
 }
 
 /// `time=... level=INFO msg="..." key=value`
@@ -86,5 +95,20 @@ fn write_value(out: &mut impl fmt::Write, value: &str) -> fmt::Result {
         out.write_str(value)
     } else {
         chronolith_model::labels::write_quoted(out, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for level in ["info", "WARN", "info,chronolith_wal=debug", "chronolith=trace"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["bogus", "", "verbose", "info,x=y"] {
+            assert!(filter(level).is_err_and(|error| error.to_string().contains("is none of")), "{level}");
+        }
     }
 }

@@ -16,10 +16,6 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{CheckCommand, Cli, Command, QueryArgs, ServeArgs, TestCommand};
 
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Exit status for wrong arguments or a wrong configuration.
 const EXIT_USAGE: u8 = 2;
 
@@ -30,11 +26,15 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => return serve(&args),
         Command::Query(args) => ask(&args),
         Command::Check(CheckCommand::Config { file }) => return check_config(&file),
         Command::Test(TestCommand::Promql { files, verbose }) => return test_promql(&files, verbose),
     };
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,9 +44,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    logging::start(&args.log_level, args.log_format)?;
-    serve::run(args)
+fn serve(args: &ServeArgs) -> ExitCode {
+    let config = logging::start(&args.log_level, args.log_format)
+        .and_then(|()| config::Config::load(args.config.as_deref()));
+    match config {
+        Ok(config) => ended(serve::run(args, &config)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }
 
 fn ask(args: &QueryArgs) -> anyhow::Result<()> {

@@ -50,6 +50,9 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
         }
         "/api/v1/query"
     };
+    if !args.url.starts_with("http://") {
+        bail!("--url: http://HOST:PORT is needed, got {:?}", args.url);
+    }
     let url = format!("{}{endpoint}", args.url.trim_end_matches('/'));
     let body = tokio::time::timeout(TIMEOUT, post(&url, form.finish()))
         .await
@@ -70,19 +73,19 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
         return Ok((format!("{}\n", String::from_utf8_lossy(&body)), notes));
     }
     let data = answer.data.context("the answer has no data")?;
+    if data.result.as_array().is_some_and(Vec::is_empty) {
+        notes.push_str("no series: nothing matches at this time\n");
+    }
     Ok((render(&data), notes))
 }
 
 async fn post(url: &str, form: String) -> anyhow::Result<Bytes> {
     let uri: Uri = url.parse().with_context(|| format!("--url: {url:?} is not a URL"))?;
-    if uri.scheme_str() != Some("http") {
-        bail!("--url: only http:// is supported, got {url:?}");
-    }
     let authority = uri.authority().context("--url: the host is missing")?.clone();
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
-    let stream = tokio::net::TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {authority}"))?;
+    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| {
+        format!("cannot connect to {authority} (does a server run there? --url names another)")
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -32,19 +33,19 @@ const BLOCKING_THREADS_SPARE: usize = 64;
 ///
 /// # Errors
 /// When it cannot start, or cannot make the last samples durable at the end.
-pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = Config::load(args.config.as_deref())?;
+pub(crate) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let threads = config.write.inflight_max + 2 * config.query.concurrency_max + BLOCKING_THREADS_SPARE;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(threads)
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(args, &config))
+        .block_on(serve(args, config))
 }
 
 async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let about = Arc::new(Info::new(args, config, i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let limits = http_limits(config);
@@ -52,6 +53,7 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr().context("cannot listen")?;
 
     let (stop, stopped) = watch::channel(false);
     let drain = {
@@ -66,8 +68,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let db = open(args, config).await?;
     about.set_db(Arc::clone(&db));
     state.set_ready(Backend { appender: Arc::clone(&db) as _, queryable: Arc::clone(&db) as _ });
-    banner(args, config);
-    info!(listen = %args.listen, data_dir = %args.data_dir.display(), "ready");
+    banner(args, config, address);
+    info!(listen = %address, data_dir = %args.data_dir.display(), "ready");
     let interval = config.self_scrape.filter(|_| !args.no_self_scrape);
     let scraper = interval.map(|interval| {
         let appender = Arc::clone(&db) as _;
@@ -91,7 +93,7 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = end => result,
-        signal = signals.next() => {
+        signal = signals.again() => {
             error!(signal, "asked again: ending at once");
             anyhow::bail!("ended before running requests had finished; nothing acknowledged is lost")
         }
@@ -127,8 +129,20 @@ fn log_report(report: &OpenReport) {
     }
 }
 
-fn banner(args: &ServeArgs, config: &Config) {
-    let url = format!("http://{}", args.listen);
+fn banner(args: &ServeArgs, config: &Config, mut address: SocketAddr) {
+    let open = !address.ip().to_canonical().is_loopback();
+    if address.ip().is_unspecified() {
+        // Every interface; what can be pasted on this machine is the loopback.
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    if open {
+        warn!(listen = %args.listen, "there is no authentication: whoever reaches the port can read, write and exhaust it");
+    }
+    let url = format!("http://{address}");
     let retention = format_duration(i64::try_from(config.retention.as_millis()).unwrap_or(i64::MAX));
     let mut out = std::io::stdout().lock();
     // A closed standard output is no reason not to run.

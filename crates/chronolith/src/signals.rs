@@ -1,7 +1,13 @@
 //! Asking the process to end.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Terminals, `timeout` and supervisors send one wish to end both to a group and to its leader: within this time it is
+/// the same wish.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
 pub(crate) struct Signals {
@@ -22,5 +28,12 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+
+    /// Waits for the next one that is not the last one sent twice.
+    pub(crate) async fn again(&mut self) -> &'static str {
+        let end = tokio::time::Instant::now() + SAME_WISH;
+        while tokio::time::timeout_at(end, self.next()).await.is_ok() {}
+        self.next().await
     }
 }

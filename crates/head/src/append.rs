@@ -33,6 +33,7 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Unknown,
+    /// Nothing is stored of it.
     Refused,
     Series(Ref),
 }
@@ -127,9 +128,10 @@ impl Append<'_> {
                 continue;
             }
             self.targets[entry] = match self.find_or_create_one(entry) {
-                Ok(reference) => {
+                Ok(None) => Target::Refused,
+                Ok(Some(reference)) => {
                     let key = self.tenant.salted(self.batch.series[entry].key);
-                    self.head.aliases.insert(key, reference.0, self.tenant.series());
+                    self.head.aliases.insert(key, reference.0, self.head.counters.series());
                     Target::Series(reference)
                 }
                 Err(reason) => {
@@ -140,7 +142,8 @@ impl Append<'_> {
         }
     }
 
-    fn find_or_create_one(&mut self, entry: usize) -> Result<Ref, RejectReason> {
+    /// `None` for an entry without samples.
+    fn find_or_create_one(&mut self, entry: usize) -> Result<Option<Ref>, RejectReason> {
         // A series is made only for a sample that may be stored.
         let bounds = self.bounds;
         let mut checks = self.samples(entry).iter().map(|sample| bounds.check(sample.timestamp));
@@ -148,15 +151,16 @@ impl Append<'_> {
         match checks.next() {
             Some(Err(reason)) if checks.all(|check| check.is_err()) => {
                 if let Some(reference) = self.head.find(self.tenant, &labels) {
-                    return Ok(reference);
+                    return Ok(Some(reference));
                 }
                 return Err(reason);
             }
-            _ => {}
+            Some(_) => {}
+            None => return Ok(None),
         }
         let (reference, created) = self.head.find_or_create(self.tenant, &labels, None)?;
         self.created |= created;
-        Ok(reference)
+        Ok(Some(reference))
     }
 
     /// Applies all entries, shard by shard, in the order of the batch.

@@ -9,10 +9,10 @@ pub enum Error {
     /// The log cannot be written; it mends itself when the disk does. Retry.
     #[error(transparent)]
     Log(#[from] CommitError),
-    /// The log of a shard is not written as fast as it grows. Retry.
-    #[error("the write-ahead log is behind: {bytes} bytes wait in one shard")]
+    /// The log is not written as fast as it grows. Retry.
+    #[error("the write-ahead log is behind: {bytes} bytes wait to be written")]
     LogBehind {
-        /// The limit that was reached.
+        /// How many wait.
         bytes: usize,
     },
     /// The memory limit is reached and nothing old is left to drop. Retry, or raise the limit.

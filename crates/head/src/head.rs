@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 use crate::{
     alias::Aliases,
     error::Error,
-    options::{HeadOptions, SHARDS},
+    options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS},
     shard::Shard,
     stats::Counters,
     tenant::Tenants,
@@ -37,6 +37,12 @@ pub struct Head {
     pub(crate) shards: Vec<Shard>,
     /// Samples older than this are refused and not shown.
     floor: AtomicI64,
+    /// What the floor is raised to for want of memory.
+    memory_floor: AtomicI64,
+    /// The time that retention goes by.
+    pub(crate) retention_now: AtomicI64,
+    /// With fewer bytes than this, another attempt to free memory is futile.
+    pub(crate) futile_below: AtomicUsize,
     newest: AtomicI64,
     oldest: AtomicI64,
     /// Bytes of aliases and identities, as of the last series created or removed.
@@ -74,7 +80,8 @@ impl Head {
     /// An empty head. It takes samples once a log is attached.
     #[must_use]
     pub fn new(options: HeadOptions, env: Env) -> Self {
-        let floor = env.clock.now_ms().saturating_sub(options.retention_ms);
+        let now = env.clock.now_ms();
+        let floor = now.saturating_sub(options.retention_ms);
         Self {
             hasher: KeyHasher::new(env.rng.next_u64()),
             options,
@@ -84,6 +91,9 @@ impl Head {
             identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             floor: AtomicI64::new(floor),
+            memory_floor: AtomicI64::new(Timestamp::MIN),
+            retention_now: AtomicI64::new(now),
+            futile_below: AtomicUsize::new(0),
             newest: AtomicI64::new(Timestamp::MIN),
             oldest: AtomicI64::new(Timestamp::MAX),
             table_bytes: AtomicUsize::new(0),
@@ -124,8 +134,9 @@ impl Head {
             return Err(Error::Closed);
         }
         self.log.get().ok_or(Error::Closed)?.admit()?;
-        if self.shards.iter().any(Shard::log_full) {
-            return Err(Error::LogBehind { bytes: chronolith_wal::SHARD_LOG_BYTES_MAX });
+        let waiting: usize = self.shards.iter().map(Shard::log_bytes).sum();
+        if waiting > LOG_PENDING_BYTES_MAX {
+            return Err(Error::LogBehind { bytes: waiting });
         }
         if self.bytes() >= self.options.memory_bytes_max {
             return Err(Error::MemoryLimit { limit: self.options.memory_bytes_max });
@@ -142,6 +153,26 @@ impl Head {
     /// Raises the floor; it never sinks.
     pub(crate) fn raise_floor(&self, floor: Timestamp) {
         self.floor.fetch_max(floor, Ordering::AcqRel);
+    }
+
+    /// Raises the floor because memory is, or was, short.
+    pub(crate) fn raise_memory_floor(&self, floor: Timestamp) {
+        self.memory_floor.fetch_max(floor, Ordering::AcqRel);
+        self.raise_floor(floor);
+    }
+
+    /// What memory was too short for is older than this; the log has to know. `None` if it never was.
+    #[must_use]
+    pub fn memory_floor(&self) -> Option<Timestamp> {
+        Some(self.memory_floor.load(Ordering::Acquire)).filter(|floor| *floor > Timestamp::MIN)
+    }
+
+    /// Samples older than this may be deleted from the log. Retention goes by the newest sample here, if the clock is
+    /// ahead of it: a clock that is wrong hides samples, but destroys none.
+    #[must_use]
+    pub fn log_floor(&self) -> Timestamp {
+        let by_age = self.newest().saturating_sub(self.options.retention_ms).min(self.floor());
+        by_age.max(self.memory_floor.load(Ordering::Acquire))
     }
 
     /// The oldest and the newest sample; the oldest may have been dropped already.

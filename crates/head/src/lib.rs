@@ -25,7 +25,7 @@ mod truncate;
 pub use append::Applied;
 pub use error::Error;
 pub use head::Head;
-pub use options::{HeadOptions, SHARDS, TENANTS_MAX};
+pub use options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS, TENANTS_MAX};
 pub use read::{Fetched, HeadView, Selection};
 pub use replay::{HeadReplay, ReplayOutcome};
 pub use stats::{HeadStats, REJECT_LABELS};

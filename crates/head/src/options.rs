@@ -7,6 +7,10 @@ const _: () = assert!(SHARDS.is_power_of_two());
 /// Most tenants a head knows.
 pub const TENANTS_MAX: usize = 10_000;
 
+/// No samples are taken while more bytes than this wait to be logged. While a batch is being written, as many again are
+/// in the committer's hands at most.
+pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
+
 /// Limits of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadOptions {

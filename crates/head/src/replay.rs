@@ -148,7 +148,7 @@ impl Replay for HeadReplay<'_> {
     fn floor(&self, tenant: Option<&str>, min_t: Timestamp) {
         // This head drops by age only, for all tenants alike.
         if tenant.is_none() {
-            self.head.raise_floor(min_t);
+            self.head.raise_memory_floor(min_t);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A shard: some of the series, and what of them is not logged yet, under one lock.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chronolith_wal::ShardLog;
 use parking_lot::{Mutex, MutexGuard};
@@ -37,7 +37,7 @@ pub(crate) struct Shard {
     /// Copies of what the lock guards, for those who only want to know.
     chunk_bytes: AtomicUsize,
     slab_bytes: AtomicUsize,
-    log_full: AtomicBool,
+    log_bytes: AtomicUsize,
 }
 
 /// What the lock guards.
@@ -57,7 +57,7 @@ impl Shard {
     pub(crate) fn publish(&self, state: &ShardState) {
         self.chunk_bytes.store(state.accounts.bytes, Ordering::Relaxed);
         self.slab_bytes.store(state.slab.bytes(), Ordering::Relaxed);
-        self.log_full.store(state.log.is_full(), Ordering::Relaxed);
+        self.log_bytes.store(state.log.bytes(), Ordering::Relaxed);
     }
 
     pub(crate) fn chunk_bytes(&self) -> usize {
@@ -68,7 +68,7 @@ impl Shard {
         self.slab_bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn log_full(&self) -> bool {
-        self.log_full.load(Ordering::Relaxed)
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.log_bytes.load(Ordering::Relaxed)
     }
 }

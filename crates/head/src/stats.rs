@@ -34,6 +34,13 @@ impl Counters {
         }
     }
 
+    /// Live series of all tenants.
+    pub(crate) fn series(&self) -> usize {
+        let removed = self.series_removed.load(Ordering::Relaxed);
+        let live = self.series_created.load(Ordering::Relaxed).saturating_sub(removed);
+        usize::try_from(live).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn rejected(&self, reason: &RejectReason, samples: u64) {
         let label = reason.label();
         if let Some(at) = REJECT_LABELS.iter().position(|known| *known == label) {

@@ -1,6 +1,6 @@
 //! Dropping what is too old, or too much.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use chronolith_model::Timestamp;
 
@@ -21,6 +21,16 @@ const FLOOR_STEP_MS: i64 = 60_000;
 /// The open chunk of a series without a sample for so long is cut to its size.
 const QUIET_MS: i64 = 3_600_000;
 
+/// Samples younger than this do not give way when memory is short: writes are refused then. Refused writes are repeated;
+/// a floor close to the clock would have senders that are a little late lose their samples for good.
+const YOUNG_MS: i64 = 600_000;
+/// The time that retention goes by follows the clock by steps of at most this: a clock that is ahead for a moment, or was
+/// set wrong, does not empty the head.
+const CLOCK_STEP_MS: i64 = 3_600_000;
+/// After an attempt that has freed too little, the next one waits until so much of the memory limit, in percent, has been
+/// taken anew: each one looks at every chunk.
+const FUTILE_PERCENT: usize = 1;
+
 /// Series that are removed while appends wait.
 const REMOVED_AT_ONCE: usize = 256;
 
@@ -39,14 +49,24 @@ impl Head {
     /// Drops chunks older than retention, then more if the memory limit is near, then series that have nothing left.
     pub fn truncate(&self) -> Truncation {
         let _one_at_a_time = self.sweeping.lock();
-        let now = self.env.clock.now_ms();
+        let now = self.follow_clock();
         self.raise_floor(now.saturating_sub(self.options.retention_ms));
         let mut series_removed = self.sweep(now);
+        // Time has passed: more may be old enough to go.
+        self.futile_below.store(0, Ordering::Release);
         let by_memory = self.enforce_memory();
         if by_memory {
             series_removed += self.sweep(now);
         }
         Truncation { floor: self.floor(), by_memory, series_removed }
+    }
+
+    /// The time that retention goes by.
+    fn follow_clock(&self) -> Timestamp {
+        let limit = self.retention_now.load(Ordering::Acquire).saturating_add(CLOCK_STEP_MS);
+        let now = self.env.clock.now_ms().min(limit);
+        self.retention_now.store(now, Ordering::Release);
+        now
     }
 
     /// Whether memory is short enough for [`Head::truncate`] to drop more than retention asks for.
@@ -61,16 +81,29 @@ impl Head {
             return false;
         }
         let _one_at_a_time = self.truncating.lock();
-        let target = self.options.memory_bytes_max / 100 * MEMORY_LOW_PERCENT;
-        let excess = self.bytes().saturating_sub(target);
-        if !self.memory_short() {
+        let bytes = self.bytes();
+        if !self.memory_short() || bytes < self.futile_below.load(Ordering::Acquire) {
             return false;
         }
+        let target = self.options.memory_bytes_max / 100 * MEMORY_LOW_PERCENT;
+        let freed = self.free(bytes.saturating_sub(target));
+        let futile_below = if self.memory_short() {
+            self.bytes() + self.options.memory_bytes_max / 100 * FUTILE_PERCENT
+        } else {
+            0
+        };
+        self.futile_below.store(futile_below, Ordering::Release);
+        freed
+    }
+
+    /// Raises the floor so that about `excess` bytes are freed; false if there is nothing to free.
+    fn free(&self, excess: usize) -> bool {
         let Some(floor) = self.floor_that_frees(excess) else { return false };
+        let floor = floor.min(self.env.clock.now_ms().saturating_sub(YOUNG_MS));
         if floor <= self.floor() {
             return false;
         }
-        self.raise_floor(floor);
+        self.raise_memory_floor(floor);
         Counters::add(&self.counters.memory_truncations, 1);
         for number in 0..self.shards.len() {
             self.drop_chunks(number, floor, None);

@@ -20,7 +20,7 @@ use crate::{
     api::{EngineOptions, Query, QueryError, QueryResult, QueryStats},
     eval::{Executor, Scope, finish},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
-    plan::{PlanOptions, plan, value_type},
+    plan::{PlanOptions, plan},
     series::Grid,
 };
 
@@ -141,7 +141,7 @@ fn grid(query: &Query, expr: &Expr) -> Result<Grid, QueryError> {
         }
         return Ok(Grid::single(query.start));
     };
-    let kind = value_type(expr);
+    let kind = expr.value_type();
     if !matches!(kind, ValueType::Vector | ValueType::Scalar) {
         return bad(format!(
             "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",

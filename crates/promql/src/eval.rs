@@ -194,6 +194,13 @@ impl Executor<'_> {
     }
 }
 
+/// Whether work on `series` series of `values` values each is worth more than the calling thread: to wake others takes
+/// some microseconds, on a busy machine many more.
+pub(crate) fn worth_threads(series: usize, values: usize) -> bool {
+    const PARALLEL_VALUES: usize = 1 << 14;
+    series > 1 && series.saturating_mul(values) >= PARALLEL_VALUES
+}
+
 /// About the memory a series of a vector takes.
 pub(crate) fn series_bytes(series: &SeriesColumn) -> usize {
     size_of::<SeriesColumn>() + series.column.len() * size_of::<f64>()

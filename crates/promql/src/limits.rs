@@ -34,6 +34,11 @@ impl Interrupt {
         Self { cancel, deadline: now.checked_add(timeout).unwrap_or(now) }
     }
 
+    /// How long until the time of the query is over.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Wakes `waker` when the query is canceled.
     pub(crate) fn wake_on_cancel(&self, waker: &Waker) {
         self.cancel.wake_on_cancel(waker);

@@ -14,7 +14,7 @@ mod fold;
 
 use chronolith_model::{Labels, TimeRange};
 use chronolith_storage::SelectRequest;
-use chronolith_syntax::ast::{AggregateOp, BinaryOp, Expr, Grouping, Matching, Span, ValueType};
+use chronolith_syntax::ast::{AggregateOp, BinaryOp, Grouping, Matching, Span, ValueType};
 
 pub(crate) use self::build::plan;
 use crate::{
@@ -158,6 +158,22 @@ pub(crate) enum LeafFunction {
     Range(RangeFunction, Windows),
 }
 
+impl LeafFunction {
+    /// Whether its series lose their metric names.
+    pub(crate) const fn drops_name(self) -> bool {
+        match self {
+            Self::Latest(_) => false,
+            Self::LatestTimestamp(_) => true,
+            Self::Range(function, _) => !function.keeps_name(),
+        }
+    }
+
+    /// Whether series that become equal are merged step by step. Range functions refuse them.
+    pub(crate) const fn by_step(self) -> bool {
+        !matches!(self, Self::Range(..))
+    }
+}
+
 /// At which times an instant selector looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instants {
@@ -225,21 +241,4 @@ pub(crate) struct BinaryVectors {
     pub(crate) rhs: Node,
     /// How they match.
     pub(crate) matching: Matching,
-}
-
-/// The type of `expr`'s value.
-pub(crate) fn value_type(expr: &Expr) -> ValueType {
-    use chronolith_syntax::ast::ExprKind;
-    match &expr.kind {
-        ExprKind::Number(_) => ValueType::Scalar,
-        ExprKind::String(_) => ValueType::String,
-        ExprKind::Vector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
-        ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
-        ExprKind::Call(call) => call.function.returns,
-        ExprKind::Binary(binary) => match (value_type(&binary.lhs), value_type(&binary.rhs)) {
-            (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
-            _ => ValueType::Vector,
-        },
-        ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => value_type(inner),
-    }
 }

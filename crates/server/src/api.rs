@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use chronolith_model::{TenantId, TimeRange};
 use chronolith_storage::Querier;
-use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking};
+use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
     error::{ApiError, ErrorKind},
@@ -33,15 +33,15 @@ pub(crate) async fn dispatch(endpoint: Endpoint, request: ApiRequest) -> ApiResu
     match endpoint {
         Endpoint::Query => query::instant(request).await,
         Endpoint::QueryRange => query::range(request).await,
-        Endpoint::QueryExemplars => query::exemplars(&request),
-        Endpoint::FormatQuery => query::format(&request),
-        Endpoint::ParseQuery => query::parse(&request),
+        Endpoint::QueryExemplars => query::exemplars(request).await,
+        Endpoint::FormatQuery => query::format(request).await,
+        Endpoint::ParseQuery => query::parse(request).await,
         Endpoint::Series => labels::series(request).await,
         Endpoint::Labels => labels::names(request).await,
         Endpoint::LabelValues => labels::values(request).await,
         Endpoint::Metadata => metadata::metadata(request).await,
         Endpoint::Targets => discovery::targets(&request),
-        Endpoint::TargetsMetadata => discovery::targets_metadata(&request),
+        Endpoint::TargetsMetadata => discovery::targets_metadata(request).await,
         Endpoint::ScrapePools => Ok(Some(success(|json| json.raw("{\"scrapePools\":[]}")))),
         Endpoint::Alertmanagers => Ok(Some(success(|json| {
             json.raw("{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}");
@@ -102,21 +102,28 @@ fn string_object<'a>(json: &mut JsonWriter, fields: impl IntoIterator<Item = (&'
     json.raw("}");
 }
 
-/// Opens a view of the data and lets `work` ask it, on a thread that may block, when its turn has come.
-async fn with_querier<T: Send + 'static>(
-    request: &ApiRequest,
-    range: TimeRange,
-    work: impl FnOnce(&dyn Querier, &Handle) -> Result<T, ApiError> + Send + 'static,
+/// Lets `work` go on, on a thread that may block, when its turn has come; both within the time a query may take. What is
+/// still at work then keeps its place until it ends, but nobody waits for it.
+async fn in_turn<T: Send + 'static>(
+    request: ApiRequest,
+    work: impl FnOnce(&ApiRequest, &Handle) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let longest = request.state.engine().options().timeout;
     let gate: Arc<Semaphore> = Arc::clone(&request.state.gates().label_queries);
-    let permit = gate.acquire_owned().await.map_err(|_| ApiError::task_died())?;
-    let queryable = Arc::clone(&request.backend.queryable);
-    let tenant = TenantId::default();
-    let runtime = Handle::current();
-    let task = spawn_blocking(move || {
-        let _permit = permit;
-        let querier = queryable.querier(&tenant, range)?;
-        work(&*querier, &runtime)
-    });
-    task.await.map_err(|_| ApiError::task_died())?
+    let turn = async {
+        let permit = gate.acquire_owned().await.map_err(|_| ApiError::task_died())?;
+        let runtime = Handle::current();
+        let task = spawn_blocking(move || {
+            let _permit = permit;
+            work(&request, &runtime)
+        });
+        task.await.map_err(|_| ApiError::task_died())?
+    };
+    let late = |_| Err(ApiError::new(ErrorKind::Timeout, "query timed out in label query"));
+    timeout(longest, turn).await.unwrap_or_else(late)
+}
+
+/// A view of the data.
+fn querier(request: &ApiRequest, range: TimeRange) -> Result<Arc<dyn Querier>, ApiError> {
+    Ok(request.backend.queryable.querier(&TenantId::default(), range)?)
 }

@@ -4,8 +4,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chronolith_model::MetricType;
 use chronolith_remote::exposition::{ExpositionWriter, HistogramSnapshot};
+use tokio::sync::Semaphore;
 
-use crate::{routes::Endpoint, state::AppState};
+use crate::{
+    routes::Endpoint,
+    state::{ANSWER_MEMORY_UNIT, AppState},
+};
 
 /// Counts up.
 #[derive(Debug, Default)]
@@ -193,6 +197,8 @@ pub struct HttpMetrics {
     pub metadata_ignored: Counter,
     /// Queries being evaluated or waiting.
     pub queries_in_flight: Gauge,
+    /// Answers that were turned into 503 because too many large ones were being sent.
+    pub answers_overloaded: Counter,
 }
 
 impl Default for HttpMetrics {
@@ -222,6 +228,7 @@ impl Default for HttpMetrics {
             metadata_stored: Counter::default(),
             metadata_ignored: Counter::default(),
             queries_in_flight: Gauge::default(),
+            answers_overloaded: Counter::default(),
         }
     }
 }
@@ -261,6 +268,9 @@ impl HttpMetrics {
         self.write_remote_write(out);
         let name = "chronolith_http_queries_in_flight";
         out.gauge(name, "Queries running or waiting for their turn.", self.queries_in_flight.get() as f64);
+        let name = "chronolith_http_answers_overloaded_total";
+        let help = "Answers replaced by 503 because too many large ones were being sent.";
+        out.counter(name, help, self.answers_overloaded.get());
     }
 
     fn write_remote_write(&self, out: &mut ExpositionWriter<'_>) {
@@ -328,6 +338,14 @@ pub(crate) fn exposition(state: &AppState) -> String {
     let ready = f64::from(u8::from(state.is_ready()));
     out.gauge("chronolith_ready", "1 when requests are answered, 0 while starting and stopping.", ready);
     state.metrics().write(&mut out);
+    let (limits, gates) = (state.limits(), state.gates());
+    let taken = |max: usize, gate: &Semaphore| max.max(1).saturating_sub(gate.available_permits());
+    let running = taken(limits.label_queries_in_flight_max, &gates.label_queries);
+    let help = "Queries for labels, series and metadata, and requests that only parse, at work.";
+    out.gauge("chronolith_http_label_queries_running", help, running as f64);
+    let units = taken(limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT, &gates.answer_memory);
+    let help = "Bytes of large answers that are being sent.";
+    out.gauge("chronolith_http_answer_bytes", help, (units * ANSWER_MEMORY_UNIT) as f64);
     state.info().write_metrics(&mut out);
     text
 }

@@ -1,6 +1,6 @@
 //! The table of routes, and the way of a request through the server.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -10,7 +10,7 @@ use axum::{
     routing::any,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, task::spawn_blocking, time::timeout};
 
 use crate::{
     api,
@@ -18,9 +18,12 @@ use crate::{
     error::{ApiError, ErrorKind, not_ready, plain_error},
     page,
     params::Params,
-    state::{AppState, Backend, CorsOrigins, HttpLimits},
+    state::{ANSWER_MEMORY_UNIT, AppState, Backend, CorsOrigins, HttpLimits},
     write,
 };
+
+/// Answers below it do not count toward the memory for answers; the limit on connections bounds them.
+const ANSWER_FREE_BYTES: usize = 64 * 1024;
 
 macro_rules! endpoints {
     ($($name:ident $path:literal [$($method:ident)+],)+) => {
@@ -236,7 +239,10 @@ async fn api_answer(
         api::dispatch(endpoint, request).await
     };
     match result.await {
-        Ok(Some(json)) => compressed(json_response(Bytes::from(json)), &parts.headers).await,
+        Ok(Some(json)) => match answer_turn(state, json.len()).await {
+            Ok(turn) => held(compressed(json_response(Bytes::from(json)), &parts.headers).await, turn).await,
+            Err(error) => error.into_response(),
+        },
         Ok(None) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -319,6 +325,49 @@ async fn compressed(response: Response<Body>, request: &HeaderMap) -> Response<B
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     Response::from_parts(parts, Body::from(body))
+}
+
+/// Waits until memory for an answer of `bytes` is free; `None` for one too small to matter.
+async fn answer_turn(state: &AppState, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    if bytes < ANSWER_FREE_BYTES {
+        return Ok(None);
+    }
+    let limits = state.limits();
+    let all = (limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT).max(1);
+    let permits = u32::try_from(bytes.div_ceil(ANSWER_MEMORY_UNIT).min(all)).unwrap_or(u32::MAX);
+    let acquire = Arc::clone(&state.gates().answer_memory).acquire_many_owned(permits);
+    match timeout(limits.answer_queue_timeout, acquire).await {
+        Ok(Ok(turn)) => Ok(Some(turn)),
+        _ => {
+            state.metrics().answers_overloaded.increment();
+            let message = "too many large answers are being sent, retry later";
+            Err(ApiError::new(ErrorKind::Overloaded, message))
+        }
+    }
+}
+
+/// A body and its share of the memory for answers, until the last of it was sent.
+struct HeldBody {
+    bytes: Bytes,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Binds `turn` to the body of `response`; what compression has saved is given back at once.
+async fn held(response: Response<Body>, turn: Option<OwnedSemaphorePermit>) -> Response<Body> {
+    let Some(mut turn) = turn else { return response };
+    let (parts, body) = response.into_parts();
+    // The body is whole already: this waits for nothing.
+    let Ok(bytes) = body.collect().await.map(|collected| collected.to_bytes()) else {
+        return ApiError::task_died().into_response();
+    };
+    drop(turn.split(turn.num_permits().saturating_sub(bytes.len().div_ceil(ANSWER_MEMORY_UNIT))));
+    Response::from_parts(parts, Body::from(Bytes::from_owner(HeldBody { bytes, _turn: turn })))
 }
 
 /// As Prometheus' CORS headers: allowed origins are echoed.

@@ -50,6 +50,8 @@ pub struct HttpLimits {
     pub header_read_timeout: Duration,
     /// Longest wait for a request's body.
     pub body_read_timeout: Duration,
+    /// Longest wait for a client to take the next bytes of its answer; then the connection is closed.
+    pub send_timeout: Duration,
     /// Longest wait for running requests after a shutdown was asked for.
     pub drain_timeout: Duration,
     /// Largest form body, in bytes.
@@ -64,8 +66,13 @@ pub struct HttpLimits {
     pub write_memory_max_bytes: usize,
     /// Longest wait of a remote write for its turn; then 503 with `Retry-After`.
     pub write_queue_timeout: Duration,
-    /// Queries for labels, series and metadata at once; others wait.
+    /// Queries for labels, series and metadata, and requests that only parse, at once; others wait as long as a query
+    /// may take.
     pub label_queries_in_flight_max: usize,
+    /// Bytes that answers which are being sent may hold at once; a larger one has all of it for itself.
+    pub answer_memory_max_bytes: usize,
+    /// Longest wait of an answer for that memory; then 503 with `Retry-After`.
+    pub answer_queue_timeout: Duration,
     /// Most `match[]` parameters of one request.
     pub matcher_sets_max: usize,
     /// Limits on what a remote write holds.
@@ -80,6 +87,7 @@ impl Default for HttpLimits {
             connections_max: 512,
             header_read_timeout: Duration::from_secs(120),
             body_read_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             form_body_max_bytes: 10 << 20,
             write_body_max_bytes: 32 << 20,
@@ -88,6 +96,8 @@ impl Default for HttpLimits {
             write_memory_max_bytes: 256 << 20,
             write_queue_timeout: Duration::from_secs(5),
             label_queries_in_flight_max: 20,
+            answer_memory_max_bytes: 512 << 20,
+            answer_queue_timeout: Duration::from_secs(10),
             matcher_sets_max: 1024,
             decode: DecodeLimits::default(),
             cors: CorsOrigins::Any,
@@ -121,10 +131,14 @@ pub(crate) struct Gates {
     pub(crate) write_memory: Arc<Semaphore>,
     pub(crate) queries: Arc<Semaphore>,
     pub(crate) label_queries: Arc<Semaphore>,
+    /// In units of [`ANSWER_MEMORY_UNIT`] bytes.
+    pub(crate) answer_memory: Arc<Semaphore>,
 }
 
 /// Bytes per permit of the write memory gate.
 pub(crate) const WRITE_MEMORY_UNIT: usize = 1024;
+/// Bytes per permit of the answer memory gate.
+pub(crate) const ANSWER_MEMORY_UNIT: usize = 1024;
 
 impl AppState {
     /// A server that is not ready yet.
@@ -136,6 +150,7 @@ impl AppState {
             write_memory: gate(limits.write_memory_max_bytes / WRITE_MEMORY_UNIT),
             queries: gate(engine.options().concurrency_max),
             label_queries: gate(limits.label_queries_in_flight_max),
+            answer_memory: gate(limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT),
         };
         // One buffer per core keeps the memory that is in use between requests small.
         let buffers = BufferPool::new(

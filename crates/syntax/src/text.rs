@@ -2,7 +2,10 @@
 //! that is part of no character is kept as a character: byte `b` as U+10FF00 + `b`, at the end of the private use
 //! area. Should one of these stand in a text, it is kept as its bytes.
 
-use std::fmt::{self, Write};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 use chronolith_model::labels::write_quoted;
 
@@ -58,6 +61,16 @@ pub fn is_utf8(text: &str) -> bool {
     text.chars().all(|c| raw_byte(c).is_none())
 }
 
+/// The text of a literal as UTF-8: the replacement character for each byte that was none.
+#[must_use]
+pub fn lossy(text: &str) -> Cow<'_, str> {
+    if is_utf8(text) {
+        return Cow::Borrowed(text);
+    }
+    let known = |c| if raw_byte(c).is_some() { char::REPLACEMENT_CHARACTER } else { c };
+    Cow::Owned(text.chars().map(known).collect())
+}
+
 /// The text of a literal as Go's `%q` prints it: in double quotes, with escapes, `\xff` for what was no UTF-8; and
 /// `\ufffd` for the replacement character, which a literal may not hold as it is.
 #[must_use]
@@ -98,6 +111,7 @@ mod tests {
     fn bytes_come_back() {
         let text = from_bytes(b"a\xc5z\xc3\xa9\"\n\xff\x80".to_vec());
         assert!(!is_utf8(&text));
+        assert_eq!(lossy(&text), "a\u{fffd}z\u{e9}\"\n\u{fffd}\u{fffd}");
         assert_eq!(quoted(&text), "\"a\\xc5z\u{e9}\\\"\\n\\xff\\x80\"");
         let text = from_text("\u{e9}\u{10ff7f}\u{fffd}");
         assert_eq!(text, "\u{e9}\u{10ff7f}\u{fffd}");

@@ -105,9 +105,9 @@ impl Db {
         let source: Arc<dyn LogSource> = Arc::clone(&head) as Arc<dyn LogSource>;
         let wal = Arc::new(opened.start(source)?);
         head.attach_log(wal.waiter());
-        if head.floor() > env.clock.now_ms().saturating_sub(options.head().retention_ms) {
-            // Raised for want of memory during the replay.
-            wal.log_floor(None, head.floor());
+        if let Some(floor) = head.memory_floor() {
+            // Raised for want of memory during the replay, or by a record whose segment may go before others.
+            wal.log_floor(None, floor);
         }
         report.duration = env.clock.monotonic().saturating_sub(started);
         let maintenance = Maintenance {
@@ -115,7 +115,7 @@ impl Db {
             head: Arc::clone(&head),
             wal: Arc::clone(&wal),
             interval: options.maintenance_interval,
-            last: None,
+            not_before: None,
         };
         let maintenance = env.scheduler.spawn("maintenance", Box::new(maintenance)).map_err(Error::Spawn)?;
         let db = Self {

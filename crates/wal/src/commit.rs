@@ -34,6 +34,8 @@ pub(crate) struct Committer {
     framer: Framer,
     /// Under [`SyncPolicy::Interval`]: bytes have been written since the last sync.
     unsynced: bool,
+    /// Definitions that were written may be lost: the next batch is the last one of its epoch.
+    redefine: bool,
     last_begin: Option<Duration>,
     last_sync: Duration,
     retry_at: Duration,
@@ -130,6 +132,7 @@ impl Committer {
             next_seq: 0,
             framer: Framer::new(),
             unsynced: false,
+            redefine: false,
             last_begin: None,
             last_sync: now,
             retry_at: now,
@@ -182,7 +185,8 @@ impl Committer {
         // Before the first shard is locked: whoever asks from now on may not be in this batch.
         self.shared.requested.store(false, Ordering::Release);
         let full = self.segment.as_ref().is_some_and(|s| s.bytes >= self.shared.options.segment_bytes);
-        let next_epoch = if full { self.epoch.wrapping_add(1).max(1) } else { self.epoch };
+        let turn_over = full || std::mem::take(&mut self.redefine);
+        let next_epoch = if turn_over { self.epoch.wrapping_add(1).max(1) } else { self.epoch };
         let batch = &mut self.batch;
         batch.number += 1;
         batch.epoch = self.epoch;
@@ -230,7 +234,13 @@ impl Committer {
     /// Gives the segment up and plans the next attempt.
     fn failed(&mut self, error: chronolith_env::Error) {
         WalStats::add(&self.shared.stats.failures, 1);
-        if let Some(current) = self.segment.take() {
+        if let Some(mut current) = self.segment.take() {
+            if self.unsynced {
+                // Earlier batches were released before their sync: their last chance. What is lost of them must not
+                // cost later samples their definitions.
+                let _ = current.file.sync_data();
+                self.redefine = true;
+            }
             let kept = self.last.is_some_and(|last| last.number == current.number);
             drop(current.file);
             if !kept {
@@ -269,9 +279,17 @@ impl Committer {
         } else if !self.unsynced {
             self.unsynced = true;
             self.last_sync = self.now();
+        } else if self.interval_is_over() {
+            // Under load nobody is ever idle.
+            self.sync()?;
         }
         self.account(&framed);
         Ok(())
+    }
+
+    fn interval_is_over(&self) -> bool {
+        let SyncPolicy::Interval(interval) = self.shared.options.sync else { return true };
+        self.now() >= self.last_sync + interval
     }
 
     /// Makes the segment of the batch's epoch the current one.

@@ -35,7 +35,7 @@ pub use replay::{Replay, ReplayReport};
 pub use samples::{LoggedSample, RECORD_SAMPLES_MAX};
 pub use segment::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentInfo};
 pub use series::{LabelPairs, SeriesDef};
-pub use shard_log::{Batch, LogSource, SHARD_LOG_BYTES_MAX, ShardLog, Turn};
+pub use shard_log::{Batch, LogSource, ShardLog, Turn};
 pub use stats::{SYNC_SECONDS_BUCKETS, StatsSnapshot, WalStats};
 pub use wal::{CommitWaiter, Wal};
 

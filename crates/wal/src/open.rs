@@ -94,6 +94,7 @@ pub(crate) fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Opened>
     // Nothing has been changed up to here: a directory of another version stays as it was.
     probe(env, dir)?;
     cut_torn_tail(env, &mut found, &mut report)?;
+    secure(env, &found)?;
     let found = link(env, dir, found, &mut report);
     report.segments = found.len();
     let next_number = numbers
@@ -102,7 +103,8 @@ pub(crate) fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Opened>
         .ok_or_else(|| Error::NumbersExhausted { dir: dir.to_path_buf() })?;
     let shared = Shared::new(env.clone(), dir.to_path_buf(), options);
     shared.stats.corruptions.store(report.damage.len() as u64, Ordering::Relaxed);
-    *shared.segments.lock() = found.iter().map(info).collect();
+    let now = env.clock.now_ms();
+    *shared.segments.lock() = found.iter().map(|found| info(found, now)).collect();
     Ok(Opened { shared: Arc::new(shared), report, found, next_number })
 }
 
@@ -114,12 +116,12 @@ fn check(options: &WalOptions) -> Result<()> {
     Ok(())
 }
 
-/// What is known of a segment before replay: it may have samples of any time.
-fn info(found: &Found) -> SegmentInfo {
+/// What is known of a segment before replay: it may have samples of any time until now.
+fn info(found: &Found, now: i64) -> SegmentInfo {
     SegmentInfo {
         number: found.number,
         bytes: if found.end == UNKNOWN_END { 0 } else { found.end },
-        times: Some((i64::MIN, i64::MAX)),
+        times: Some((i64::MIN, now)),
         // If that is not known, it may.
         continues: found.header.is_none_or(|header| header.continues),
     }
@@ -196,6 +198,24 @@ fn cut_torn_tail(env: &Env, found: &mut Vec<Found>, report: &mut OpenReport) -> 
         }
         report.torn_tail = Some(torn);
         found.pop();
+    }
+    Ok(())
+}
+
+/// Makes what a replay will show durable: a killed process may have left it in the system's memory only, and what is
+/// shown is acknowledged to whoever sends it again.
+fn secure(env: &Env, found: &[Found]) -> Result<()> {
+    for (back, segment) in found.iter().rev().enumerate() {
+        let synced = match env.fs.open(&segment.path, OpenMode::Append) {
+            Ok(mut file) => file.sync_data(),
+            // It shows nothing either.
+            Err(_) if segment.end == UNKNOWN_END => Ok(()),
+            Err(e) => Err(e),
+        };
+        // All but the last have been synced before the next one was begun, except under an interval.
+        if back == 0 {
+            synced?;
+        }
     }
     Ok(())
 }

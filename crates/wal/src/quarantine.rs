@@ -76,8 +76,11 @@ fn copy(
     let mut bytes = vec![0; usize::try_from(damage.bytes.min(QUARANTINE_BYTES_MAX)).unwrap_or(0)];
     let got = file.read_at(damage.offset, &mut bytes)?;
     let mut out = fs.open(path, OpenMode::CreateNew)?;
-    out.write_all(bytes.get(..got).unwrap_or_default())?;
-    out.sync_data()?;
+    if let Err(e) = out.write_all(bytes.get(..got).unwrap_or_default()).and_then(|()| out.sync_data()) {
+        // A part would pass for the whole at the next start.
+        let _ = fs.remove_file(path);
+        return Err(e);
+    }
     fs.sync_dir(dir)?;
     Ok(true)
 }

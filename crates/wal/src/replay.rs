@@ -100,13 +100,19 @@ impl Opened {
             let mut run =
                 Run { env: &env, visitor, report: &mut report, last_seq: Vec::new(), pass, dir: &dir };
             for found in &self.found {
-                let times = run.segment(found, &mut shares)?;
+                let Some(read) = run.segment(found, &mut shares)? else { continue };
                 if pass == Pass::Samples
                     && let Some(info) =
                         self.shared.segments.lock().iter_mut().find(|info| info.number == found.number)
                     && info.bytes > 0
                 {
-                    info.times = times;
+                    info.times = match info.times {
+                        // What could not be read may be as new as anything.
+                        Some((_, now)) if !read.whole => {
+                            Some((i64::MIN, read.times.map_or(now, |(_, max)| max.max(now))))
+                        }
+                        _ => read.times,
+                    };
                 }
             }
             if pass == Pass::Series {
@@ -116,6 +122,15 @@ impl Opened {
         WalStats::add(&self.shared.stats.corruptions, report.damage_count - already);
         Ok(report)
     }
+}
+
+/// What a pass has seen of a segment.
+#[derive(Clone, Copy, Debug)]
+struct SegmentRead {
+    /// The first and last timestamp of the samples handed over.
+    times: Option<(i64, i64)>,
+    /// There was no damage.
+    whole: bool,
 }
 
 /// One pass.
@@ -130,11 +145,17 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Hands over one segment; returns the range of its samples' timestamps.
-    fn segment(&mut self, found: &Found, shares: &mut [Share]) -> Result<Option<(i64, i64)>> {
-        // Whatever keeps the file from being opened has been reported when the log was.
-        let Ok(file) = self.env.fs.open(&found.path, OpenMode::Read) else { return Ok(None) };
+    /// Hands over one segment; `None` if it cannot be opened.
+    fn segment(&mut self, found: &Found, shares: &mut [Share]) -> Result<Option<SegmentRead>> {
+        let file = match self.env.fs.open(&found.path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(_) => {
+                self.unreadable(found);
+                return Ok(None);
+            }
+        };
         let end = file.len().map_or(found.end, |len| len.min(found.end));
+        let mut whole = true;
         let mut scanner = Scanner::new(file.as_ref(), found.number, found.header.as_ref(), end);
         let mut items = Vec::new();
         let mut damage = Vec::new();
@@ -157,6 +178,7 @@ impl Run<'_> {
                     share.bad.drain(..).map(|(offset, bytes)| (offset, bytes, DamageReason::Content)),
                 );
             }
+            whole &= damage.is_empty();
             if self.pass == Pass::Samples {
                 // The first pass has seen the damage; only records' content is read now.
                 damage.retain(|(.., reason)| *reason == DamageReason::Content);
@@ -177,7 +199,24 @@ impl Run<'_> {
             self.report.bytes += end;
         }
         let times = shares.iter().filter_map(|share| share.times);
-        Ok(times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
+        let times = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        Ok(Some(SegmentRead { times, whole }))
+    }
+
+    /// Reports a segment that could be opened before and cannot any more; one that never could has been reported.
+    fn unreadable(&mut self, found: &Found) {
+        let path = &found.path;
+        let known = self.report.damage.iter().any(|damage| {
+            damage.reason == DamageReason::Unreadable && damage.bytes == 0 && damage.path == *path
+        });
+        if known {
+            return;
+        }
+        self.report.damage_count += 1;
+        if self.report.damage.len() < DAMAGE_MAX {
+            let (path, reason) = (path.clone(), DamageReason::Unreadable);
+            self.report.damage.push(Damage { path, offset: 0, bytes: 0, reason, quarantined: None });
+        }
     }
 
     /// Gives a record to the worker of its shard, if it belongs to this pass and is not there for the second time.

@@ -4,9 +4,6 @@ use chronolith_codec::write;
 
 use crate::samples::{BlockEnd, SampleColumns};
 
-/// A pending log with more bytes than this is full: its shard should refuse appends until the committer has caught up.
-pub const SHARD_LOG_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// Series definitions are split into records of about this many bytes.
 const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
 
@@ -115,16 +112,11 @@ impl ShardLog {
         self.definitions.is_empty() && self.columns.is_empty()
     }
 
-    /// How many bytes are pending.
+    /// How many bytes are pending. The owner of the shards bounds their sum by refusing appends until the committer has
+    /// caught up.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.definitions.len() + self.columns.bytes()
-    }
-
-    /// Whether more than [`SHARD_LOG_BYTES_MAX`] bytes are pending.
-    #[must_use]
-    pub const fn is_full(&self) -> bool {
-        self.bytes() > SHARD_LOG_BYTES_MAX
     }
 
     /// How many bytes the buffers take, used or not.

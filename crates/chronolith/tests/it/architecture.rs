@@ -28,15 +28,19 @@ fn documented() -> (Graph, BTreeMap<String, String>) {
     (graph, layers)
 }
 
-/// Normal dependencies between the crates under `crates/`, from cargo.
-fn actual() -> Graph {
+fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
         .current_dir(workspace_root())
         .output()
         .expect("cargo metadata runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Normal dependencies between the crates under `crates/`, from cargo.
+fn actual() -> Graph {
+    let metadata = metadata();
     let crates_dir = workspace_root().join("crates");
     let mut graph = Graph::new();
     for package in metadata["packages"].as_array().expect("packages") {
@@ -79,4 +83,37 @@ fn arrows_point_down() {
             assert!(below < layer, "{name} (layer {layer}) depends on {dep} (layer {below})");
         }
     }
+}
+
+/// Crates from outside that any member names, in any kind of dependency.
+fn outside_dependencies() -> BTreeSet<String> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages").iter();
+    let deps = packages.flat_map(|package| package["dependencies"].as_array().expect("dependencies"));
+    let names = deps.filter_map(|dep| dep["name"].as_str());
+    names.filter(|name| !name.starts_with("chronolith-")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_dependency_has_its_line_of_reason() {
+    let text =
+        std::fs::read_to_string(workspace_root().join("docs/dependencies.md")).expect("dependencies.md");
+    let mut documented = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| crate ")) {
+        let names = line.split('|').nth(1).unwrap_or_default().split(',');
+        documented.extend(names.filter_map(|name| name.split_whitespace().next()).map(str::to_owned));
+    }
+    // Of the fuzz targets' workspace, which cargo metadata does not list here.
+    documented.remove("libfuzzer-sys");
+    assert_eq!(documented, outside_dependencies(), "left: docs/dependencies.md, right: the Cargo.toml files");
+}
+
+#[test]
+fn no_workspace_dependency_is_unused() {
+    let manifest = std::fs::read_to_string(workspace_root().join("Cargo.toml")).expect("Cargo.toml");
+    let (_, table) = manifest.split_once("[workspace.dependencies]").expect("the table");
+    let table = table.split("\n[").next().unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name.to_owned());
+    let listed: BTreeSet<_> = names.filter(|name| !name.starts_with("chronolith-")).collect();
+    assert_eq!(listed, outside_dependencies(), "left: [workspace.dependencies], right: what members name");
 }

@@ -1,3 +1,4 @@
 //! Tests of the workspace and of the command line.
 
 mod architecture;
+mod cli;

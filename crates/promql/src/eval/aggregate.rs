@@ -6,7 +6,7 @@ use chronolith_syntax::ast::{AggregateOp, Grouping};
 use hashbrown::HashMap;
 use rayon::{ThreadPool, prelude::*};
 
-use super::{Executor, Scope, stream::Sink};
+use super::{Executor, Scope, stream::Sink, worth_threads};
 use crate::{
     api::QueryError,
     functions::numeric::{Kahan, Mean},
@@ -221,8 +221,6 @@ struct Folds<'a> {
 
 impl Sink for Folds<'_> {
     fn push(&mut self, batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
-        /// Values below which a second thread is not worth it.
-        const PARALLEL_VALUES: usize = 1 << 14;
         let known = self.folds.len();
         let mut order: Vec<(usize, u32)> = Vec::with_capacity(batch.len());
         for (index, series) in batch.iter().enumerate() {
@@ -246,10 +244,10 @@ impl Sink for Folds<'_> {
                 fold.push(&batch[*index as usize]);
             }
         };
-        if work.len() < 2 || batch.len().saturating_mul(self.steps) < PARALLEL_VALUES {
-            work.into_iter().for_each(fold);
-        } else {
+        if work.len() > 1 && worth_threads(batch.len(), self.steps) {
             self.pool.install(|| work.into_par_iter().for_each(fold));
+        } else {
+            work.into_iter().for_each(fold);
         }
         Ok(Some(self.folds[known..].iter().map(Fold::bytes).sum()))
     }

@@ -1,6 +1,7 @@
 //! From values to results.
 
 use chronolith_model::Labels;
+use chronolith_syntax::text::lossy;
 
 use super::{
     Data,
@@ -30,7 +31,7 @@ pub(crate) fn drop_names(mut vector: Vec<SeriesColumn>) -> Result<Vec<SeriesColu
 pub(crate) fn finish(data: Data, grid: Grid, range_query: bool, delayed: bool) -> Result<Value, QueryError> {
     let timestamp = grid.start;
     match data {
-        Data::Text(value) => Ok(Value::String { timestamp, value }),
+        Data::Text(value) => Ok(Value::String { timestamp, value: lossy(&value).into_owned() }),
         Data::Matrix(mut matrix) => {
             matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
             Ok(Value::Matrix(matrix))

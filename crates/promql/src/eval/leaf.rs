@@ -1,17 +1,25 @@
 //! Selectors, and range functions over them.
 
-use std::{future::poll_fn, ops::Range, sync::Arc, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use chronolith_model::{Labels, Sample, is_stale};
 use chronolith_storage::{Samples, SeriesBatch, SeriesSet};
 use chronolith_syntax::ast::Span;
+use futures_timer::Delay;
 use rayon::prelude::*;
 
 use super::{
     Executor, Scope, SharedLeaf,
-    names::{self, Unique, without_metadata},
+    names::{Unique, drop_name, has_type_or_unit, unify},
     series_bytes,
     stream::{Collect, Sink},
+    worth_threads,
 };
 use crate::{
     annotations::Annotations,
@@ -30,8 +38,8 @@ const BATCH_VALUES: usize = 1 << 21;
 const BATCH_SERIES: Range<usize> = 64..8_192;
 /// Samples of windows that are looked at between two looks at whether the query was canceled, about.
 const BLOCK_WORK: usize = 1 << 21;
-/// Up to so many series are evaluated on the calling thread.
-const INLINE_SERIES: usize = 32;
+/// Samples that are decoded for a series, about, at least: a chunk.
+const CHUNK_SAMPLES: usize = 120;
 
 /// A leaf with its arguments evaluated.
 struct Job<'a> {
@@ -51,8 +59,6 @@ struct Done {
     series: Vec<SeriesColumn>,
     samples: Vec<u64>,
     notes: Annotations,
-    /// Type or unit was removed from some labels, so that names are not all that made them differ.
-    metadata_removed: bool,
 }
 
 impl Executor<'_> {
@@ -77,6 +83,9 @@ impl Executor<'_> {
         let mut own = Scope::new(node.grid);
         let before = std::mem::take(&mut self.notes);
         self.stream_leaf(leaf, node, &mut own, &mut collect).await?;
+        if self.merges(leaf) {
+            collect.vector = unify(collect.vector)?;
+        }
         let notes = std::mem::replace(&mut self.notes, before);
         self.notes.merge(notes.clone());
         scope.add(&own.samples);
@@ -113,9 +122,9 @@ impl Executor<'_> {
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
         };
-        let mut unique = Unique::default();
-        let may_collide = !self.plan.selections[leaf.selection].one_name;
-        let renames = !self.delayed_name_removal && job.drops_name();
+        let renames = !self.delayed_name_removal && leaf.function.drops_name();
+        let mut unique =
+            (renames && !leaf.function.by_step() && !self.differ_unnamed(leaf)).then(Unique::default);
         let step = (BATCH_VALUES / node.grid.count.max(1)).clamp(BATCH_SERIES.start, BATCH_SERIES.end);
         let mut next = 0;
         while next < set.len() {
@@ -133,7 +142,7 @@ impl Executor<'_> {
             let mut vector = Vec::with_capacity(indices.len());
             for task in done {
                 let task = task?;
-                if renames && (may_collide || task.metadata_removed) {
+                if let Some(unique) = &mut unique {
                     task.series.iter().try_for_each(|series| unique.check(&series.labels))?;
                 }
                 scope.add(&task.samples);
@@ -146,6 +155,21 @@ impl Executor<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether series of `leaf` without a name may have to be merged, so that all of them must be there.
+    pub(super) fn merges(&self, leaf: &Leaf) -> bool {
+        !self.delayed_name_removal
+            && leaf.function.by_step()
+            && leaf.function.drops_name()
+            && !self.differ_unnamed(leaf)
+    }
+
+    /// Whether the series of `leaf` still differ when name, type and unit are gone.
+    pub(super) fn differ_unnamed(&self, leaf: &Leaf) -> bool {
+        let set = &self.sets[leaf.selection];
+        self.plan.selections[leaf.selection].one_name
+            && !(0..set.len()).any(|index| has_type_or_unit(&set.labels(index)))
     }
 
     fn parallel(
@@ -161,25 +185,32 @@ impl Executor<'_> {
             let lasts = lasts.map(|lasts| &lasts[range.start - first..range.end - first]);
             job.run(batch, lasts, range)
         };
-        if indices.len() <= INLINE_SERIES {
+        let decoded = if batch.is_some() { CHUNK_SAMPLES } else { 0 };
+        if !worth_threads(indices.len(), job.grid.count + decoded) {
             return Ok(indices.clone().step_by(TASK_SERIES).map(task).collect());
         }
         let starts: Vec<usize> = indices.clone().step_by(TASK_SERIES).collect();
         Ok(self.pool.install(|| starts.into_par_iter().map(task).collect()))
     }
 
-    /// Waits for storage, but no longer than until the query is canceled; what was waited for is dropped then.
+    /// Waits for storage, but no longer than until the query is canceled or its time is over; what was waited for is
+    /// dropped then.
     pub(crate) async fn interruptible<T>(
         &self,
         mut future: chronolith_storage::BoxFuture<'_, Result<T, chronolith_storage::StorageError>>,
     ) -> Result<T, QueryError> {
+        // Most storage never makes a query wait.
+        let mut deadline: Option<Delay> = None;
         poll_fn(|context| {
             if let Poll::Ready(result) = future.as_mut().poll(context) {
                 return Poll::Ready(result.map_err(QueryError::Storage));
             }
             self.interrupt.wake_on_cancel(context.waker());
+            let deadline = deadline.get_or_insert_with(|| Delay::new(self.interrupt.time_left()));
+            let over = Pin::new(deadline).poll(context);
             match self.interrupt.check(STAGE_EVALUATION) {
-                Ok(()) => Poll::Pending,
+                Ok(()) if over.is_pending() => Poll::Pending,
+                Ok(()) => Poll::Ready(Err(QueryError::Timeout(STAGE_EVALUATION))),
                 Err(error) => Poll::Ready(Err(error)),
             }
         })
@@ -222,14 +253,6 @@ impl Executor<'_> {
 }
 
 impl Job<'_> {
-    const fn drops_name(&self) -> bool {
-        match self.function {
-            LeafFunction::Latest(_) => false,
-            LeafFunction::LatestTimestamp(_) => true,
-            LeafFunction::Range(function, _) => !function.keeps_name(),
-        }
-    }
-
     /// The newest samples of the series, if they are all the steps need.
     fn lasts(&self, indices: Range<usize>) -> Option<Vec<Sample>> {
         let (LeafFunction::Latest(instants) | LeafFunction::LatestTimestamp(instants)) = self.function else {
@@ -249,7 +272,6 @@ impl Job<'_> {
             series: Vec::with_capacity(indices.len()),
             samples: vec![0; self.grid.count],
             notes: Annotations::default(),
-            metadata_removed: false,
         };
         let mut samples = Samples::default();
         for (place, index) in indices.enumerate() {
@@ -278,7 +300,7 @@ impl Job<'_> {
             }
             let present = column.present();
             if present > 0 {
-                let series = self.named(labels, column, &mut done);
+                let series = self.named(labels, column);
                 self.ledger.charge(present, series_bytes(&series))?;
                 done.series.push(series);
             }
@@ -344,16 +366,12 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn named(&self, labels: Labels, column: Column, done: &mut Done) -> SeriesColumn {
-        if !self.drops_name() {
-            return SeriesColumn { labels, drop_name: false, column };
+    fn named(&self, labels: Labels, column: Column) -> SeriesColumn {
+        let mut series = SeriesColumn { labels, drop_name: false, column };
+        if self.function.drops_name() {
+            drop_name(&mut series, self.delayed_name_removal);
         }
-        if self.delayed_name_removal {
-            return SeriesColumn { labels, drop_name: true, column };
-        }
-        let bare = without_metadata(&labels);
-        done.metadata_removed |= names::has_type_or_unit(&labels);
-        SeriesColumn { labels: bare, drop_name: false, column }
+        series
     }
 }
 

@@ -7,7 +7,8 @@ use rayon::{ThreadPool, prelude::*};
 use super::{
     Executor, Scope,
     arithmetic::{arithmetic, changes_schema, compare},
-    names::{Unique, drop_name, has_type_or_unit, unify},
+    names::{drop_name, unify},
+    worth_threads,
 };
 use crate::{
     api::QueryError,
@@ -40,9 +41,6 @@ impl Sink for Collect {
     }
 }
 
-/// Series below which an operator is not worth a second thread, in values.
-const PARALLEL_VALUES: usize = 1 << 14;
-
 /// Applies `f` to each series; on the pool if there is enough to do.
 pub(super) fn for_each(
     pool: &ThreadPool,
@@ -50,10 +48,10 @@ pub(super) fn for_each(
     f: impl Fn(&mut SeriesColumn) + Send + Sync,
 ) {
     let steps = vector.first().map_or(0, |series| series.column.len());
-    if vector.len() < 2 || vector.len().saturating_mul(steps) < PARALLEL_VALUES {
-        vector.iter_mut().for_each(f);
-    } else {
+    if worth_threads(vector.len(), steps) {
         pool.install(|| vector.par_iter_mut().for_each(f));
+    } else {
+        vector.iter_mut().for_each(f);
     }
 }
 
@@ -113,28 +111,17 @@ fn with_scalar(
 struct Map<'a> {
     elements: &'a [Element],
     delayed: bool,
-    drops_name: bool,
     pool: &'a ThreadPool,
-    unique: Unique,
     inner: &'a mut dyn Sink,
 }
 
 impl Sink for Map<'_> {
     fn push(&mut self, mut batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
-        // The name is the same for all, so only type and unit can have kept two series apart.
-        let suspects: Vec<bool> = if self.drops_name && !self.delayed {
-            batch.iter().map(|series| has_type_or_unit(&series.labels)).collect()
-        } else {
-            Vec::new()
-        };
         for_each(self.pool, &mut batch, |series| {
             for element in self.elements {
                 element.apply(series, self.delayed);
             }
         });
-        for (series, _) in batch.iter().zip(&suspects).filter(|(_, suspect)| **suspect) {
-            self.unique.check(&series.labels)?;
-        }
         batch.retain(|series| !series.column.is_empty());
         self.inner.push(batch)
     }
@@ -192,17 +179,17 @@ impl Executor<'_> {
             }
             elements.reverse();
             let delayed = self.delayed_name_removal;
-            let drops_name = elements.iter().any(Element::drops_name);
+            let drops_name = !delayed && elements.iter().any(Element::drops_name);
             if let Op::Leaf(leaf) = &base.op
                 && self.plan.leaf_uses[leaf.id] == 1
-                && (delayed || elements.is_empty() || self.plan.selections[leaf.selection].one_name)
+                && !self.merges(leaf)
+                && (!drops_name || self.differ_unnamed(leaf))
             {
                 if elements.is_empty() {
                     return self.stream_leaf(leaf, base, scope, sink).await;
                 }
                 let pool = self.pool;
-                let unique = Unique::default();
-                let mut map = Map { elements: &elements, delayed, drops_name, pool, unique, inner: sink };
+                let mut map = Map { elements: &elements, delayed, pool, inner: sink };
                 return self.stream_leaf(leaf, base, scope, &mut map).await;
             }
             let mut vector = self.vector(base, scope).await?;

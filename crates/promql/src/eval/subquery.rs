@@ -8,7 +8,7 @@ use super::{
     finish::drop_names,
     leaf::count_windows,
     names::{Unique, drop_name},
-    unexpected,
+    unexpected, worth_threads,
 };
 use crate::{
     annotations::Annotations,
@@ -42,10 +42,10 @@ impl Executor<'_> {
         let params: Vec<&[f64]> = params.iter().map(Vec::as_slice).collect();
         let this = &*self;
         let work = |series: &SeriesColumn| this.windows_over(over, node, &params, series);
-        let done: Vec<_> = if input.len() < 2 {
-            input.iter().map(work).collect()
-        } else {
+        let done: Vec<_> = if worth_threads(input.len(), over.inner.grid.count + node.grid.count) {
             self.pool.install(|| input.par_iter().map(work).collect())
+        } else {
+            input.iter().map(work).collect()
         };
         let mut unique = Unique::default();
         let mut result = Vec::with_capacity(done.len());

@@ -1,7 +1,10 @@
 //! `quantile` and `count_values`: aggregations that need all values of a group at a step.
 
 use chronolith_model::{Labels, LabelsBuilder, float};
-use chronolith_syntax::ast::Grouping;
+use chronolith_syntax::{
+    ast::Grouping,
+    text::{is_utf8, quoted},
+};
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
@@ -9,7 +12,7 @@ use super::{
     Executor, Scope,
     aggregate::{Groups, group_labels},
     ranked::ParamRange,
-    text, unexpected,
+    text, unexpected, worth_threads,
 };
 use crate::{
     annotations::Annotation,
@@ -57,11 +60,12 @@ impl Executor<'_> {
             Ok(SeriesColumn { labels, drop_name, column })
         };
         let work: Vec<_> = groups.labels.into_iter().zip(members).collect();
-        let result: Vec<Result<SeriesColumn, QueryError>> = if work.len() < 2 {
-            work.into_iter().map(one).collect()
-        } else {
-            self.pool.install(|| work.into_par_iter().map(one).collect())
-        };
+        let result: Vec<Result<SeriesColumn, QueryError>> =
+            if work.len() > 1 && worth_threads(vector.len(), q.len()) {
+                self.pool.install(|| work.into_par_iter().map(one).collect())
+            } else {
+                work.into_iter().map(one).collect()
+            };
         result.into_iter().collect()
     }
 
@@ -73,10 +77,8 @@ impl Executor<'_> {
     ) -> Result<Vec<SeriesColumn>, QueryError> {
         let param_node = aggregate.param.as_ref().ok_or_else(|| unexpected(node))?;
         let label = text(param_node)?;
-        if label.is_empty() {
-            let mut quoted = String::new();
-            let _ = chronolith_model::labels::write_quoted(&mut quoted, label);
-            return Err(QueryError::Execution(format!("invalid label name {quoted}")));
+        if label.is_empty() || !is_utf8(label) {
+            return Err(QueryError::Execution(format!("invalid label name {}", quoted(label))));
         }
         let vector = self.vector(&aggregate.input, scope).await?;
         let mut counter = Counter::new(&aggregate.grouping, label, node.grid.count);

@@ -4,6 +4,7 @@ mod template;
 
 use chronolith_index::{REGEX_AUTOMATON_BYTES_MAX, REGEX_BYTES_MAX, matcher::translate_captures};
 use chronolith_model::{Labels, METRIC_NAME};
+use chronolith_syntax::text::{is_utf8, lossy};
 use regex_automata::{
     meta::{self, Regex},
     util::{captures::Captures, syntax},
@@ -27,7 +28,7 @@ const REGEX_CACHE_BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// [`QueryError::Execution`] with Prometheus' text for an expression that does not parse or is too large, and for an
-/// empty destination.
+/// invalid destination.
 pub(crate) fn label_replace(
     series: &mut [SeriesColumn],
     args: &[&str],
@@ -37,12 +38,14 @@ pub(crate) fn label_replace(
         return Err(wrong_arguments("label_replace"));
     };
     let (regex, groups) = compile(expression).ok_or_else(|| {
-        QueryError::Execution(format!("invalid regular expression in label_replace(): {expression}"))
+        let text = lossy(expression);
+        QueryError::Execution(format!("invalid regular expression in label_replace(): {text}"))
     })?;
-    if destination.is_empty() {
+    if !is_label_name(destination) {
         return Err(invalid_label("destination", "label_replace", destination));
     }
-    let template = Template::parse(replacement, &groups);
+    let replacement = lossy(replacement);
+    let template = Template::parse(&replacement, &groups);
     let mut captures = regex.create_captures();
     for one in series {
         let text = one.labels.get(source).unwrap_or_default();
@@ -62,7 +65,7 @@ fn captured<'t>(captures: &Captures, text: &'t str, group: usize) -> &'t str {
 
 /// Compiles an expression in Go's syntax, anchored at both ends, `.` matching newlines; also the names of its groups.
 fn compile(expression: &str) -> Option<(Regex, Vec<Option<String>>)> {
-    if expression.len() > REGEX_BYTES_MAX {
+    if expression.len() > REGEX_BYTES_MAX || !is_utf8(expression) {
         return None;
     }
     let (translated, groups) = translate_captures(expression).ok()?;
@@ -81,25 +84,26 @@ fn compile(expression: &str) -> Option<(Regex, Vec<Option<String>>)> {
 /// sources with the separator between them; an empty result removes it.
 ///
 /// # Errors
-/// [`QueryError::Execution`] with Prometheus' text for empty label names.
+/// [`QueryError::Execution`] with Prometheus' text for invalid label names.
 pub(crate) fn label_join(
     series: &mut [SeriesColumn],
     args: &[&str],
     _: &mut KernelContext<'_>,
 ) -> Result<(), QueryError> {
     let &[destination, separator, ref sources @ ..] = args else { return Err(wrong_arguments("label_join")) };
-    if let Some(source) = sources.iter().find(|source| source.is_empty()) {
+    if let Some(source) = sources.iter().find(|source| !is_label_name(source)) {
         return Err(invalid_label("source", "label_join", source));
     }
-    if destination.is_empty() {
+    if !is_label_name(destination) {
         return Err(invalid_label("destination", "label_join", destination));
     }
+    let separator = lossy(separator);
     let mut value = String::new();
     for one in series {
         value.clear();
         for (index, source) in sources.iter().enumerate() {
             if index > 0 {
-                value.push_str(separator);
+                value.push_str(&separator);
             }
             value.push_str(one.labels.get(source).unwrap_or_default());
         }
@@ -122,7 +126,12 @@ fn with_label(labels: &Labels, name: &str, value: &str) -> Labels {
     Labels::from_sorted(before.chain([(name, value)]).chain(behind)).unwrap_or_else(|| labels.clone())
 }
 
+fn is_label_name(text: &str) -> bool {
+    !text.is_empty() && is_utf8(text)
+}
+
 fn invalid_label(which: &str, function: &str, name: &str) -> QueryError {
+    let name = lossy(name);
     QueryError::Execution(format!("invalid {which} label name in {function}(): {name}"))
 }
 

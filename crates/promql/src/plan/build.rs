@@ -12,7 +12,6 @@ use super::{
     Aggregate, BinaryScalar, BinaryVectors, Leaf, LeafFunction, Node, Op, Plan, PlanOptions, Selection,
     duration::{DurationContext, resolve},
     fold::{invariance, unparen},
-    value_type,
 };
 use crate::{
     api::QueryError,
@@ -126,7 +125,7 @@ impl Builder {
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid)?,
             ExprKind::Binary(binary) => self.binary(binary, grid)?,
         };
-        Ok(Node { op, grid, span: expr.span, kind: value_type(expr) })
+        Ok(Node { op, grid, span: expr.span, kind: expr.value_type() })
     }
 
     fn aggregate(&mut self, aggregate: &ast::Aggregate, grid: Grid) -> Result<Op, QueryError> {

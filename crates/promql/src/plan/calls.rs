@@ -33,7 +33,8 @@ impl Builder {
                 Op::Absent(absent_labels(&call.args[0]), Box::new(inner))
             }
             "absent_over_time" => {
-                let inner = self.range_call(RangeFunction::Present, call, span, grid)?;
+                // Keeps the names: what it yields is only looked at for being there.
+                let inner = self.range_call(RangeFunction::Last, call, span, grid)?;
                 Op::Absent(absent_labels(&call.args[0]), Box::new(node(inner)))
             }
             "timestamp" => return self.timestamp(call, span, grid),

@@ -4,4 +4,5 @@ mod dsl;
 mod golden;
 mod limits;
 mod matching;
+mod names;
 mod steps;

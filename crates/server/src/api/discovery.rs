@@ -2,7 +2,7 @@
 
 use chronolith_syntax::parse_metric_selector_with;
 
-use super::{ApiResult, success};
+use super::{ApiResult, in_turn, success};
 use crate::{error::ApiError, params::parse_integer, routes::ApiRequest};
 
 pub(super) fn targets(request: &ApiRequest) -> ApiResult {
@@ -16,17 +16,20 @@ pub(super) fn targets(request: &ApiRequest) -> ApiResult {
     })))
 }
 
-pub(super) fn targets_metadata(request: &ApiRequest) -> ApiResult {
+pub(super) async fn targets_metadata(request: ApiRequest) -> ApiResult {
     let limit = request.params.get("limit");
     if !limit.is_empty() && parse_integer(limit).is_err() {
         return Err(ApiError::bad_data("limit must be a number"));
     }
-    let selector = request.params.get("match_target");
-    if !selector.is_empty() {
-        parse_metric_selector_with(selector, &request.state.engine().options().parse)
-            .map_err(|error| ApiError::parameter("match_target", error))?;
-    }
-    Ok(Some(success(|json| json.raw("[]"))))
+    let body = in_turn(request, |request, _| {
+        let selector = request.params.get("match_target");
+        if !selector.is_empty() {
+            parse_metric_selector_with(selector, &request.state.engine().options().parse)
+                .map_err(|error| ApiError::parameter("match_target", error))?;
+        }
+        Ok(success(|json| json.raw("[]")))
+    });
+    body.await.map(Some)
 }
 
 pub(super) fn rules(request: &ApiRequest) -> ApiResult {

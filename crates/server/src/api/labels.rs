@@ -1,51 +1,49 @@
 //! `labels`, `label/<name>/values`, `series`.
 
-use chronolith_model::{MatchOp, Matcher};
-use chronolith_storage::LabelQuery;
+use chronolith_model::{MatchOp, Matcher, TimeRange};
+use chronolith_storage::{LabelQuery, Limited};
 use chronolith_syntax::parse_metric_selector_with;
 
-use super::{ApiResult, TRUNCATED, success_with, with_querier};
+use super::{ApiResult, TRUNCATED, in_turn, querier, success_with};
 use crate::{error::ApiError, json::Commas, params::go_quoted, routes::ApiRequest};
 
+/// Regular expressions in all `match[]` of a request: each may hold megabytes while the request runs.
+const MATCH_REGEXES_MAX: usize = 1_000;
+
 pub(super) async fn names(request: ApiRequest) -> ApiResult {
-    request.params.well_formed()?;
-    let limit = request.params.limit()?;
-    let range = request.params.time_range()?;
-    let matcher_sets = matcher_sets(&request)?;
-    let query = LabelQuery { matcher_sets, range: Some(range), limit };
-    let names = with_querier(&request, range, move |querier, runtime| {
-        Ok(runtime.block_on(querier.label_names(&query))?)
+    let body = in_turn(request, |request, runtime| {
+        request.params.well_formed()?;
+        let query = label_query(request)?;
+        let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
+        let names = runtime.block_on(querier.label_names(&query))?;
+        Ok(texts(&names))
     });
-    let names = names.await?;
-    let capacity = names.items.iter().map(|name| name.len() + 3).sum();
-    Ok(Some(success_with(warnings(names.truncated), &[], capacity, |json| json.strings(&names.items))))
+    body.await.map(Some)
 }
 
 pub(super) async fn values(request: ApiRequest) -> ApiResult {
-    let name = label_name(&request.path_param)?;
-    let limit = request.params.limit()?;
-    let range = request.params.time_range()?;
-    let matcher_sets = matcher_sets(&request)?;
-    let query = LabelQuery { matcher_sets, range: Some(range), limit };
-    let values = with_querier(&request, range, move |querier, runtime| {
-        Ok(runtime.block_on(querier.label_values(&name, &query))?)
+    let body = in_turn(request, |request, runtime| {
+        let name = label_name(&request.path_param)?;
+        let query = label_query(request)?;
+        let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
+        let values = runtime.block_on(querier.label_values(&name, &query))?;
+        Ok(texts(&values))
     });
-    let values = values.await?;
-    let capacity = values.items.iter().map(|value| value.len() + 3).sum();
-    Ok(Some(success_with(warnings(values.truncated), &[], capacity, |json| json.strings(&values.items))))
+    body.await.map(Some)
 }
 
 pub(super) async fn series(request: ApiRequest) -> ApiResult {
-    request.params.well_formed()?;
-    if request.params.all("match[]").next().is_none() {
-        return Err(ApiError::bad_data("no match[] parameter provided"));
-    }
-    let limit = request.params.limit()?;
-    let range = request.params.time_range()?;
-    let matcher_sets =
-        matcher_sets(&request).map_err(|error| ApiError::parameter("match[]", error.message))?;
-    let query = LabelQuery { matcher_sets, range: Some(range), limit };
-    let body = with_querier(&request, range, move |querier, runtime| {
+    let body = in_turn(request, |request, runtime| {
+        request.params.well_formed()?;
+        if request.params.all("match[]").next().is_none() {
+            return Err(ApiError::bad_data("no match[] parameter provided"));
+        }
+        let limit = request.params.limit()?;
+        let range = request.params.time_range()?;
+        let matcher_sets =
+            matcher_sets(request).map_err(|error| ApiError::parameter("match[]", error.message))?;
+        let query = LabelQuery { matcher_sets, range: Some(range), limit };
+        let querier = querier(request, range)?;
         let series = runtime.block_on(querier.series(&query))?;
         let capacity = series.items.iter().map(|labels| labels.size_bytes() + 64).sum();
         Ok(success_with(warnings(series.truncated), &[], capacity, |json| {
@@ -61,6 +59,18 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
     body.await.map(Some)
 }
 
+/// `limit`, `start`, `end` and `match[]` of label names and values, judged in this order.
+fn label_query(request: &ApiRequest) -> Result<LabelQuery, ApiError> {
+    let limit = request.params.limit()?;
+    let range = request.params.time_range()?;
+    Ok(LabelQuery { matcher_sets: matcher_sets(request)?, range: Some(range), limit })
+}
+
+fn texts(found: &Limited<String>) -> Vec<u8> {
+    let capacity = found.items.iter().map(|text| text.len() + 3).sum();
+    success_with(warnings(found.truncated), &[], capacity, |json| json.strings(&found.items))
+}
+
 fn warnings(truncated: bool) -> &'static [String] {
     static WARNINGS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| [TRUNCATED.to_owned()]);
     if truncated { &*WARNINGS } else { &[] }
@@ -71,11 +81,18 @@ fn matcher_sets(request: &ApiRequest) -> Result<Vec<Vec<Matcher>>, ApiError> {
     let sets_max = request.state.limits().matcher_sets_max;
     let options = &request.state.engine().options().parse;
     let mut sets = Vec::new();
+    let mut regexes = 0;
     for selector in request.params.all("match[]") {
         if sets.len() >= sets_max {
             return Err(ApiError::bad_data(format!("more than {sets_max} match[] parameters")));
         }
-        sets.push(parse_metric_selector_with(selector, options)?);
+        let set = parse_metric_selector_with(selector, options)?;
+        regexes += set.iter().filter(|m| matches!(m.op, MatchOp::Regex | MatchOp::NotRegex)).count();
+        if regexes > MATCH_REGEXES_MAX {
+            let message = format!("more than {MATCH_REGEXES_MAX} regular expressions in match[] parameters");
+            return Err(ApiError::bad_data(message));
+        }
+        sets.push(set);
     }
     let matches_empty = |matcher: &Matcher| match matcher.op {
         MatchOp::Equal => matcher.value.is_empty(),

@@ -2,7 +2,7 @@
 
 use chronolith_model::TimeRange;
 
-use super::{ApiResult, success_with, with_querier};
+use super::{ApiResult, in_turn, querier, success_with};
 use crate::{error::ApiError, json::Commas, params::parse_integer, routes::ApiRequest};
 
 pub(super) async fn metadata(request: ApiRequest) -> ApiResult {
@@ -19,7 +19,8 @@ pub(super) async fn metadata(request: ApiRequest) -> ApiResult {
     let limit = number("limit")?.unwrap_or(usize::MAX);
     let per_metric = number("limit_per_metric")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let metric = Some(request.params.get("metric").to_owned()).filter(|metric| !metric.is_empty());
-    let entries = with_querier(&request, TimeRange::ALL, move |querier, runtime| {
+    let entries = in_turn(request, move |request, runtime| {
+        let querier = querier(request, TimeRange::ALL)?;
         Ok(runtime.block_on(querier.metadata(metric.as_deref()))?)
     });
     let entries = entries.await?;

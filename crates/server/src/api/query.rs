@@ -13,7 +13,7 @@ use chronolith_syntax::{
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
-use super::{ApiResult, TRUNCATED, ast, success, success_with};
+use super::{ApiResult, TRUNCATED, ast, in_turn, success, success_with};
 use crate::{
     error::ApiError,
     json::{Commas, JsonWriter},
@@ -42,7 +42,7 @@ pub(super) async fn instant(request: ApiRequest) -> ApiResult {
     let deadline = Timeout::of(&request.params)?;
     let lookback = lookback_of(&request.params)?;
     let query = Query { lookback, ..Query::instant(request.params.get("query"), time) };
-    run(&request, query, deadline, limit).await
+    run(request, query, deadline, limit).await
 }
 
 pub(super) async fn range(request: ApiRequest) -> ApiResult {
@@ -52,17 +52,20 @@ pub(super) async fn range(request: ApiRequest) -> ApiResult {
     let lookback = lookback_of(&request.params)?;
     let text = request.params.get("query");
     let query = Query { lookback, ..Query::range(text, grid.start, grid.end, grid.step) };
-    run(&request, query, deadline, limit).await
+    run(request, query, deadline, limit).await
 }
 
-async fn run(request: &ApiRequest, mut query: Query, deadline: Timeout, limit: usize) -> ApiResult {
+async fn run(request: ApiRequest, mut query: Query, deadline: Timeout, limit: usize) -> ApiResult {
     let longest = request.state.engine().options().timeout;
     let allowed = match deadline {
         Timeout::Default => longest,
         Timeout::After(timeout) => timeout.min(longest),
         Timeout::Expired => {
-            parsed(request).map_err(|error| ApiError::parameter("query", error))?;
-            return Err(ApiError::parameter("query", "context deadline exceeded"));
+            return in_turn(request, |request, _| {
+                parsed(request)?;
+                Err(ApiError::parameter("query", "context deadline exceeded"))
+            })
+            .await;
         }
     };
     query.tenant = TenantId::default();
@@ -201,32 +204,43 @@ fn statistics(json: &mut JsonWriter, stats: &QueryStats) {
     json.raw("}}");
 }
 
-/// The parameter `query`, parsed.
-fn parsed(request: &ApiRequest) -> Result<Expr, chronolith_syntax::ParseError> {
+/// The parameter `query`, parsed: not on a thread of the runtime, since regular expressions are compiled for it.
+fn parsed(request: &ApiRequest) -> Result<Expr, ApiError> {
     chronolith_syntax::parse(request.params.get("query"), &request.state.engine().options().parse)
+        .map_err(|error| ApiError::parameter("query", error))
 }
 
 /// There are no exemplars; what is wrong with the request is said all the same.
-pub(super) fn exemplars(request: &ApiRequest) -> ApiResult {
+pub(super) async fn exemplars(request: ApiRequest) -> ApiResult {
     let (start, end) = request.params.exemplar_range()?;
     if end.is_before(start) {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    let expr = parsed(request)?;
-    let mut selectors = false;
-    walk(&expr, &mut |expr| {
-        selectors |= matches!(expr.kind, ExprKind::Vector(_) | ExprKind::Matrix(_));
-        !selectors
+    let selectors = in_turn(request, |request, _| {
+        let options = &request.state.engine().options().parse;
+        let expr = chronolith_syntax::parse(request.params.get("query"), options)?;
+        let mut selectors = false;
+        walk(&expr, &mut |expr| {
+            selectors |= matches!(expr.kind, ExprKind::Vector(_) | ExprKind::Matrix(_));
+            !selectors
+        });
+        Ok(selectors)
     });
-    Ok(selectors.then(|| success(|json| json.raw("[]"))))
+    Ok(selectors.await?.then(|| success(|json| json.raw("[]"))))
 }
 
-pub(super) fn format(request: &ApiRequest) -> ApiResult {
-    let expr = parsed(request).map_err(|error| ApiError::parameter("query", error))?;
-    Ok(Some(success(|json| json.string_html_escaped(&pretty(&expr)))))
+pub(super) async fn format(request: ApiRequest) -> ApiResult {
+    let body = in_turn(request, |request, _| {
+        let expr = parsed(request)?;
+        Ok(success(|json| json.string_html_escaped(&pretty(&expr))))
+    });
+    body.await.map(Some)
 }
 
-pub(super) fn parse(request: &ApiRequest) -> ApiResult {
-    let expr = parsed(request).map_err(|error| ApiError::parameter("query", error))?;
-    Ok(Some(success(|json| ast::write(json, &expr))))
+pub(super) async fn parse(request: ApiRequest) -> ApiResult {
+    let body = in_turn(request, |request, _| {
+        let expr = parsed(request)?;
+        Ok(success(|json| ast::write(json, &expr)))
+    });
+    body.await.map(Some)
 }

@@ -3,7 +3,7 @@
 use chronolith_model::{TimeRange, Timestamp};
 use chronolith_storage::CardinalityEntry;
 
-use super::{ApiResult, string_object, success, with_querier};
+use super::{ApiResult, in_turn, querier, string_object, success};
 use crate::{
     error::ApiError,
     json::{Commas, JsonWriter},
@@ -110,7 +110,8 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
     if limit > TSDB_LIMIT_MAX {
         return Err(ApiError::bad_data(format!("limit must not exceed {TSDB_LIMIT_MAX}")));
     }
-    let stats = with_querier(&request, TimeRange::ALL, move |querier, _| Ok(querier.stats(limit))).await?;
+    let stats =
+        in_turn(request, move |request, _| Ok(querier(request, TimeRange::ALL)?.stats(limit))).await?;
     // What Prometheus says of an empty head.
     let range = stats.range.unwrap_or(TimeRange::new(i64::MAX, i64::MIN));
     Ok(Some(success(|json| {

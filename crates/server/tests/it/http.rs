@@ -216,3 +216,35 @@ async fn a_form_above_the_limit() {
     assert_eq!(answer.text(), text);
     assert_eq!(server.post("/api/v1/query", "query=1").await.status, 200);
 }
+
+#[tokio::test]
+async fn requests_that_ask_for_too_much() {
+    let server = Server::filled().await;
+    let error =
+        |kind: &str, text: &str| format!(r#"{{"status":"error","errorType":"{kind}","error":"{text}"}}"#);
+    let regexes = |count: usize| {
+        let matchers: Vec<_> = (0..count).map(|i| format!("l{i}=~\"x%7C\"")).collect();
+        format!("match[]=up{{{}}}&match[]={{job=~\".%2B\"}}", matchers.join(","))
+    };
+    let answer = server.post("/api/v1/labels", &regexes(999)).await;
+    assert_eq!((answer.status.as_u16(), answer.text().contains("http.status")), (200, true));
+    let text = "more than 1000 regular expressions in match[] parameters";
+    let answer = server.post("/api/v1/labels", &regexes(1000)).await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (400, error("bad_data", text).as_str()));
+
+    for endpoint in ["/api/v1/query", "/api/v1/format_query", "/api/v1/query_exemplars"] {
+        let deep = format!("query={}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        let long = format!("query={}1", "1-".repeat(600_000));
+        let regex = "query=up{job=~\"((a{1,900}){1,900}){1,900}\"}".to_owned();
+        for (form, text) in [
+            (deep, "expression is nested deeper than 250 levels"),
+            (long, "is longer than 1048576 bytes"),
+            (regex, "needs an automaton above the limit of"),
+        ] {
+            let answer = server.post(endpoint, &form).await;
+            assert_eq!(answer.status, 400, "{endpoint} {text}");
+            assert!(answer.text().contains(text), "{endpoint}: {}", answer.text());
+            assert!(answer.body.len() < 1000, "the answer does not repeat the question");
+        }
+    }
+}

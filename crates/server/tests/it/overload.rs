@@ -20,7 +20,7 @@ use chronolith_storage::{
 };
 use tower::ServiceExt as _;
 
-use crate::harness::{NOW, TestInfo, one_series};
+use crate::harness::{NOW, Server, TestInfo, one_series};
 
 /// Storage whose calls block until they are let go.
 struct Gate {
@@ -85,6 +85,7 @@ impl Querier for GatedQuerier {
         &'a self,
         query: &'a LabelQuery,
     ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+        self.gate.block();
         self.inner.label_names(query)
     }
 
@@ -262,4 +263,73 @@ async fn a_query_whose_client_went_away_is_stopped() {
     assert_eq!(app.oneshot(query_request("limit=1")).await.expect("infallible").status(), 200);
     assert_eq!(gate.fetches.load(Ordering::Relaxed), before + 1, "only the second query read samples");
     assert_eq!(before, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_query_waits_no_longer_than_a_query_may_take() {
+    let limits = HttpLimits { label_queries_in_flight_max: 1, ..HttpLimits::default() };
+    let engine = EngineOptions { timeout: Duration::from_millis(100), ..EngineOptions::default() };
+    let (state, gate, entered) = gated(limits, engine);
+    let app = router(state.clone());
+    let get = |target: &str| Request::get(target).body(Body::empty()).expect("a request");
+    let first = tokio::spawn(app.clone().oneshot(get("/api/v1/labels")));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    assert!(state.metrics_text().contains("\nchronolith_http_label_queries_running 1\n"));
+    // The first is stuck in storage and answered all the same; it keeps the only place, so the others time out.
+    assert_eq!(first.await.expect("no panic").expect("infallible").status(), 503);
+    for target in
+        ["/api/v1/labels", "/api/v1/format_query?query=1", "/api/v1/series?match[]=up", "/api/v1/metadata"]
+    {
+        let answer = app.clone().oneshot(get(target)).await.expect("infallible");
+        assert_eq!(answer.status(), 503, "{target}");
+        let body = axum::body::to_bytes(answer.into_body(), 1000).await.expect("short");
+        let text = r#"{"status":"error","errorType":"timeout","error":"query timed out in label query"}"#;
+        assert_eq!(body, text, "{target}");
+    }
+    // What needs no turn has none to wait for.
+    assert_eq!(app.clone().oneshot(get("/-/ready")).await.expect("infallible").status(), 200);
+    gate.open.store(true, Ordering::Relaxed);
+    wait_for(|| state.metrics_text().contains("\nchronolith_http_label_queries_running 0\n")).await;
+    assert_eq!(app.oneshot(get("/api/v1/labels")).await.expect("infallible").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_share_a_bounded_memory_until_they_are_sent() {
+    let limits = HttpLimits {
+        answer_memory_max_bytes: 256 << 10,
+        answer_queue_timeout: Duration::from_millis(20),
+        ..HttpLimits::default()
+    };
+    let server = Server::with(limits, EngineOptions::default());
+    let large = || {
+        let target = "/api/v1/query_range?query=1&start=0&end=10999&step=1";
+        server.router.clone().oneshot(Request::get(target).body(Body::empty()).expect("a request"))
+    };
+    let first = large().await.expect("infallible");
+    assert_eq!(first.status(), 200);
+    let held = |server: &Server| {
+        let text = server.state.metrics_text();
+        let line = text.lines().find_map(|line| line.strip_prefix("chronolith_http_answer_bytes "));
+        line.expect("the gauge").parse::<f64>().expect("a number")
+    };
+    assert!(held(&server) > 100_000.0);
+    let second = large().await.expect("infallible");
+    assert_eq!(second.status(), 503);
+    assert_eq!(second.headers()["retry-after"], "5");
+    assert_eq!(server.state.metrics().answers_overloaded.get(), 1);
+    // Small answers need no place.
+    assert_eq!(server.get("/api/v1/query?query=1").await.status, 200);
+    // Neither read nor kept: gone with the response.
+    drop(first);
+    assert_eq!(held(&server), 0.0);
+    let third = large().await.expect("infallible");
+    assert_eq!(third.status(), 200);
+    let length = axum::body::to_bytes(third.into_body(), usize::MAX).await.expect("whole").len();
+    assert!(length > 150_000);
+    assert_eq!(held(&server), 0.0);
+    // One larger than all the memory has it for itself.
+    let form = "query=label_replace(vector(1),\"a\",\"b\",\"\",\"\") or vector(2)&start=0&end=10999&step=1";
+    let answer = server.post("/api/v1/query_range", form).await;
+    assert_eq!(answer.status, 200, "{}", answer.text().get(..300).unwrap_or_default());
+    assert!(answer.body.len() > 256 << 10);
 }

@@ -133,3 +133,32 @@ async fn a_connection_above_the_limit_waits() {
     read.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_nobody_reads_is_given_up() {
+    const LENGTH: usize = 64 << 20;
+    let limits = HttpLimits { send_timeout: Duration::from_millis(100), ..HttpLimits::default() };
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; LENGTH] }));
+    let (address, _stop, _task) = start(app, limits).await;
+    // Whoever reads, slowly but steadily, gets all of it.
+    let mut reader = TcpStream::connect(address).await.expect("connect");
+    reader.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("send");
+    let mut part = vec![0; LENGTH / 8];
+    let mut read = 0;
+    loop {
+        match reader.read(&mut part).await.expect("not given up") {
+            0 => break,
+            bytes => read += bytes,
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(read > LENGTH);
+
+    let mut stalled = TcpStream::connect(address).await.expect("connect");
+    stalled.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
+    sleep(Duration::from_millis(500)).await;
+    let mut rest = Vec::new();
+    let ended = timeout(Duration::from_secs(5), stalled.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection was closed");
+    assert!(rest.len() < LENGTH, "what was in flight arrives, the rest does not");
+}

@@ -1,7 +1,10 @@
 //! Expressions pinned to a time with `@`.
 
 use chronolith_model::Timestamp;
-use chronolith_syntax::ast::{At, DurationExpr, DurationKind, DurationNode, Expr, ExprKind, VectorSelector};
+use chronolith_syntax::{
+    ast::{At, DurationExpr, DurationKind, DurationNode, Expr, ExprKind, VectorSelector},
+    walk,
+};
 
 /// Functions whose result varies with the evaluation time though their arguments do not.
 const TIME_FUNCTIONS: [&str; 11] = [
@@ -87,6 +90,20 @@ fn node_bound(node: &DurationNode) -> bool {
     }
 }
 
+/// Whether some of it is about another time than that of the evaluation.
+pub(super) fn looks_elsewhere(expr: &Expr) -> bool {
+    let mut elsewhere = false;
+    visit(expr, &mut |expr| {
+        elsewhere |= match &expr.kind {
+            ExprKind::Vector(selector) => selector.at.is_some() || selector.offset.is_some(),
+            ExprKind::Matrix(matrix) => matrix.selector.at.is_some() || matrix.selector.offset.is_some(),
+            ExprKind::Subquery(subquery) => subquery.at.is_some() || subquery.offset.is_some(),
+            _ => false,
+        };
+    });
+    elsewhere
+}
+
 /// The selectors of an expression.
 pub(super) fn selectors(expr: &Expr) -> Vec<&VectorSelector> {
     let mut found = Vec::new();
@@ -135,21 +152,8 @@ fn pin_at(at: &mut Option<At>, time: Timestamp) {
 }
 
 fn visit<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
-    f(expr);
-    match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Vector(_) | ExprKind::Matrix(_) => {}
-        ExprKind::Subquery(subquery) => visit(&subquery.expr, f),
-        ExprKind::Call(call) => call.args.iter().for_each(|arg| visit(arg, f)),
-        ExprKind::Aggregate(aggregate) => {
-            if let Some(param) = &aggregate.param {
-                visit(param, f);
-            }
-            visit(&aggregate.expr, f);
-        }
-        ExprKind::Binary(binary) => {
-            visit(&binary.lhs, f);
-            visit(&binary.rhs, f);
-        }
-        ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => visit(inner, f),
-    }
+    walk(expr, &mut |expr| {
+        f(expr);
+        true
+    });
 }

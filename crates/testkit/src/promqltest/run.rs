@@ -108,8 +108,16 @@ struct Runner {
     engine: Engine,
     reruns: Reruns,
     storage: MemoryStorage,
-    /// Series that were loaded in part or not at all, and why.
-    incomplete: Vec<(Labels, Cause)>,
+    /// Series that were loaded in part or not at all.
+    incomplete: Vec<Incomplete>,
+}
+
+/// What storage could not take of a series.
+struct Incomplete {
+    labels: Labels,
+    cause: Cause,
+    /// Time of the first sample that is missing or lacks its start, milliseconds.
+    since: i64,
 }
 
 impl Runner {
@@ -143,16 +151,20 @@ impl Runner {
             entries
                 .push(SeriesEntry { key: hasher.key(series.labels.to_string().as_bytes()), samples: range });
             labels.push(series.labels.clone());
-            if series.has_histogram() {
-                self.incomplete.push((series.labels.clone(), Cause::NativeHistograms));
+            let mut lacks = |labels: Labels, cause, since| {
+                self.incomplete.push(Incomplete { labels, cause, since });
+            };
+            let mut times = (0..).map(|i| i * load.step).zip(&series.values);
+            if let Some((since, _)) = times.find(|(_, value)| **value == SeriesValue::Histogram) {
+                lacks(series.labels.clone(), Cause::NativeHistograms, since);
             }
             if starts.is_some() {
-                self.incomplete.push((series.labels.clone(), Cause::StartTimestamps));
+                lacks(series.labels.clone(), Cause::StartTimestamps, 0);
             }
             if load.nhcb
                 && let Some(histogram) = custom_bucket_series(&series.labels)
             {
-                self.incomplete.push((histogram, Cause::NativeHistograms));
+                lacks(histogram, Cause::NativeHistograms, 0);
             }
         }
         let batch = WriteBatch { series: &entries, samples: &samples, labels: &LabelList(labels) };
@@ -166,7 +178,7 @@ impl Runner {
     fn eval(&self, eval: &Eval) -> Result<(), Failure> {
         let expr = parse(&eval.expr, &self.engine.options().parse)
             .map_err(|error| Failure { cause: Cause::Parse, detail: error.to_string() })?;
-        self.eval_all(eval, &expr).map_err(|detail| Failure { cause: self.cause(&expr), detail })
+        self.eval_all(eval, &expr).map_err(|detail| Failure { cause: self.cause(&expr, eval.time), detail })
     }
 
     /// The query as written, then in the other ways.
@@ -241,13 +253,23 @@ impl Runner {
         )
     }
 
-    /// Why a failed query failed, as far as its selectors show.
-    fn cause(&self, expr: &Expr) -> Cause {
+    /// Why a failed query failed, as far as its selectors and times show: a series that lacks something at or before
+    /// the latest time the query looks at. Without a look into the future that is a minute after its last step, for the
+    /// re-runs.
+    fn cause(&self, expr: &Expr, time: EvalTime) -> Cause {
+        let latest = match time {
+            _ if rewrite::looks_elsewhere(expr) => i64::MAX,
+            EvalTime::Instant(time) => time.saturating_add(60_000),
+            EvalTime::Range(grid) => grid.end,
+        };
         let selectors = rewrite::selectors(expr);
         let selected = |labels: &Labels| {
             selectors.iter().any(|selector| selector.matchers.iter().all(|matcher| accepts(matcher, labels)))
         };
-        self.incomplete.iter().find(|(labels, _)| selected(labels)).map_or(Cause::Result, |(_, cause)| *cause)
+        self.incomplete
+            .iter()
+            .find(|series| series.since <= latest && selected(&series.labels))
+            .map_or(Cause::Result, |series| series.cause)
     }
 }
 

@@ -14,14 +14,6 @@ pub struct SeriesLine {
     pub values: Vec<SeriesValue>,
 }
 
-impl SeriesLine {
-    /// Whether a native histogram is among the values.
-    #[must_use]
-    pub fn has_histogram(&self) -> bool {
-        self.values.contains(&SeriesValue::Histogram)
-    }
-}
-
 /// The value at one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SeriesValue {

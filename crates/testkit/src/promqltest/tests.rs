@@ -184,7 +184,7 @@ fn nearly_equal_values() {
     }
 }
 
-const LOADED: &str = "load 1m\n m{a=\"1\"} 0+1x20\n m{a=\"2\"} 0+2x20\n h{} {{count:1 sum:1}}x20\n\n";
+const LOADED: &str = "load 1m\n m{a=\"1\"} 0+1x20\n m{a=\"2\"} 0+2x20\n h{} {{count:1 sum:1}}x20\n later{} 1x10 {{count:1 sum:1}}\n\n";
 
 /// Runs one eval over [`LOADED`] and returns its failure.
 fn failure_of(eval: &str) -> Option<Failure> {
@@ -245,6 +245,11 @@ fn what_storage_lacks_is_named() {
     assert_eq!(failure.cause, Cause::NativeHistograms);
     let failure = failure_of("eval instant at 5m sum(\n {} 1").expect("no parse");
     assert_eq!(failure.cause, Cause::Parse);
+    // One that comes later excuses nothing, unless it is looked at.
+    let failure = failure_of("eval instant at 5m sum(later)\n {} 9").expect("wrong value");
+    assert_eq!(failure.cause, Cause::Result);
+    let failure = failure_of("eval instant at 5m sum(later offset -10m)\n {} 9").expect("wrong value");
+    assert_eq!(failure.cause, Cause::NativeHistograms);
     // A histogram beside it does not excuse a wrong float.
     let failure = failure_of("eval instant at 5m m{a=\"1\"}\n m{a=\"1\"} 6").expect("wrong value");
     assert_eq!(failure.cause, Cause::Result);

@@ -299,3 +299,43 @@ fn numbers_of_series_are_not_reused_after_a_restart() {
         machine.fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
     }
 }
+
+#[test]
+fn what_waits_for_a_stalled_disk_is_bounded() {
+    let machine = Machine::new();
+    let gate = Arc::new(Gate::default());
+    let env = Env {
+        fs: Arc::new(GatedFs { inner: Arc::new(machine.fs.clone()), gate: Arc::clone(&gate) }),
+        ..machine.env.clone()
+    };
+    let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
+    let tenant = TenantId::default();
+    gate.set(true);
+    // Large labels: the log grows by their definitions.
+    let text = "x".repeat(64 << 10);
+    let series = |id: usize| {
+        let labels = [("__name__", "m".to_owned()), ("text", format!("{id}{text}"))];
+        [(chronolith_model::Labels::from_pairs(labels), vec![Sample::new(NOW, 1.0)])]
+    };
+    let mut tickets = Vec::new();
+    let refused = (0..10_000).find_map(|id| match append(&db, &tenant, &series(id)) {
+        Ok(appended) => {
+            if id == 0 {
+                assert!(!appended.ticket.is_done());
+                eventually("the committer syncs", || gate.waiting.load(Ordering::SeqCst));
+            }
+            tickets.push(appended.ticket);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let Some(StorageError::Unavailable { reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("log is behind"), "{reason}");
+    // 64 MiB and what the last one adds, but not much less either.
+    assert!((1023..=1030).contains(&tickets.len()), "{}", tickets.len());
+    gate.set(false);
+    for ticket in tickets {
+        ticket.wait().expect("durable");
+    }
+    append(&db, &tenant, &series(20_000)).expect("taken again").ticket.wait().expect("durable");
+}

@@ -32,6 +32,10 @@ pub(crate) struct WallClock {
 }
 
 impl WallClock {
+    pub(crate) fn set(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::SeqCst);
+    }
+
     pub(crate) fn advance(&self, by: Duration) {
         self.now_ms.fetch_add(i64::try_from(by.as_millis()).expect("short"), Ordering::SeqCst);
     }

@@ -166,3 +166,80 @@ fn series_that_were_removed_are_found_again_by_their_old_keys() {
     assert_eq!((stats.series_created, stats.series_removed, stats.aliases), (1500, 1500, 0));
     assert_eq!(stats.chunk_bytes, 0);
 }
+
+#[test]
+fn a_clock_that_is_ahead_destroys_nothing() {
+    let machine = Machine::new();
+    let options = DbOptions { segment_bytes: 1, ..quick() };
+    let tenant = TenantId::default();
+    let (db, _) = machine.open(options);
+    for minute in 0..5 {
+        let batch = scrape("m", 10, NOW - 600_000 + minute * 60_000, 1.0);
+        append(&db, &tenant, &batch).expect("taken").ticket.wait().expect("durable");
+    }
+    let before = content(&db, &tenant);
+    assert_eq!(count(&before), 50);
+    let day = 24 * 3_600_000;
+
+    // For a moment, while it runs.
+    machine.clock.set(NOW + 100 * day);
+    std::thread::sleep(Duration::from_millis(500));
+    machine.clock.set(NOW);
+    assert_eq!(content(&db, &tenant), before);
+    let appended = append(&db, &tenant, &scrape("m", 10, NOW, 1.0)).expect("taken");
+    assert_eq!((appended.outcome.stored, appended.outcome.rejected), (10, 0));
+    appended.ticket.wait().expect("durable");
+    let before = content(&db, &tenant);
+    db.close().expect("closes");
+
+    // From the start on.
+    machine.clock.set(NOW + 100 * day);
+    let (db, report) = machine.open(options);
+    assert_eq!(report.samples, 0, "too old by that clock");
+    std::thread::sleep(Duration::from_millis(500));
+    db.close().expect("closes");
+    machine.clock.set(NOW);
+    let (db, report) = machine.open(options);
+    assert_eq!((report.samples, report.damage_count), (60, 0));
+    assert_eq!(content(&db, &tenant), before);
+}
+
+#[test]
+fn extreme_times_are_stored_and_read() {
+    let machine = Machine::new();
+    let options = DbOptions { retention: Duration::MAX, future_max: Duration::MAX, ..quick() };
+    let (db, _) = machine.open(options);
+    let tenant = TenantId::default();
+    let floor = db.stats().head.floor;
+    let times = [i64::MIN, floor - 1, floor, -7_200_001, -7_200_000, -1, 0, 1, NOW, i64::MAX - 1, i64::MAX];
+    let samples: Vec<Sample> = times.iter().map(|t| Sample::new(*t, *t as f64)).collect();
+    let batch = [(metric("m", 0), samples.clone()), (metric("m", 1), vec![Sample::new(i64::MIN, 0.0)])];
+    let appended = append(&db, &tenant, &batch).expect("taken");
+    assert_eq!((appended.outcome.stored, appended.outcome.rejected), (9, 3), "{:?}", appended.outcome);
+    assert!(appended.outcome.rejections.iter().all(|r| r.reason == RejectReason::OutOfBounds));
+    appended.ticket.wait().expect("durable");
+    let expected: Vec<i64> = times[2..].to_vec();
+    let check = |db: &chronolith_tsdb::Db| {
+        let content = content(db, &tenant);
+        assert_eq!(content.len(), 1);
+        assert!(content[&metric("m", 0)].keys().eq(&expected), "{content:?}");
+    };
+    check(&db);
+    std::thread::sleep(Duration::from_millis(300));
+    check(&db);
+    let again = append(&db, &tenant, &[(metric("m", 0), samples)]).expect("taken");
+    assert_eq!((again.outcome.duplicates, again.outcome.rejected), (9, 2));
+    db.close().expect("closes");
+    let (db, report) = machine.open(options);
+    assert_eq!((report.samples, report.damage_count), (9, 0));
+    check(&db);
+}
+
+#[test]
+fn an_entry_without_samples_makes_no_series() {
+    let machine = Machine::new();
+    let (db, _) = machine.open(quick());
+    let appended = append(&db, &TenantId::default(), &[(metric("m", 0), Vec::new())]).expect("taken");
+    assert_eq!((appended.outcome.stored, appended.outcome.rejected), (0, 0));
+    assert_eq!(db.stats().head.series_created, 0);
+}

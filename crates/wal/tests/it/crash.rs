@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chronolith_env::Rng;
+use chronolith_env::{Op, Rng};
 use chronolith_testkit::fake_env::SimRng;
-use chronolith_testkit::fault_fs::{CrashMode, FaultFs};
-use chronolith_wal::{SyncPolicy, WalOptions};
+use chronolith_testkit::fault_fs::{CrashMode, Fault, FaultFs};
+use chronolith_wal::{LogSource as _, SyncPolicy, WalOptions};
 
-use crate::support::{Bench, Row};
+use crate::support::{Bench, Row, Shards};
 
 const MODES: [CrashMode; 4] =
     [CrashMode::LoseUnsynced, CrashMode::Tear, CrashMode::Subset, CrashMode::KeepAll];
@@ -118,4 +118,62 @@ fn an_interval_loses_nothing_older_than_itself() {
     fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
     let rows = Bench::open(&fs, 2, WalOptions { shards: 1, ..WalOptions::default() }).replayed.sorted();
     assert_eq!(rows, [(1, 1, 1_f64.to_bits())]);
+}
+
+/// Asks for the next commit while the committer is still at work, as many writers at once do.
+struct Busy {
+    shards: std::sync::Arc<Shards>,
+    waiter: std::sync::OnceLock<chronolith_wal::CommitWaiter>,
+}
+
+impl chronolith_wal::LogSource for Busy {
+    fn take(&self, shard: usize, turn: chronolith_wal::Turn, into: &mut chronolith_wal::ShardLog) {
+        self.shards.take(shard, turn, into);
+        let batch = self.shards.append(shard, &[(1, 1, 1.0)]);
+        let _ = self.waiter.get().unwrap().poll(batch);
+    }
+}
+
+#[test]
+fn an_interval_is_kept_when_nobody_is_ever_idle() {
+    let fs = FaultFs::new();
+    let fake = chronolith_testkit::fake_env::FakeEnv::new(std::sync::Arc::new(fs), 1);
+    let sync = SyncPolicy::Interval(Duration::from_millis(100));
+    let options = WalOptions { shards: 1, sync, ..WalOptions::default() };
+    let opened =
+        chronolith_wal::Wal::open(&fake.env, std::path::Path::new(crate::support::DIR), options).unwrap();
+    let shards = Shards::new(1);
+    let busy = std::sync::Arc::new(Busy {
+        shards: std::sync::Arc::clone(&shards),
+        waiter: std::sync::OnceLock::new(),
+    });
+    let wal = opened.start(std::sync::Arc::<Busy>::clone(&busy)).unwrap();
+    busy.waiter.set(wal.waiter()).unwrap();
+    let _ = wal.waiter().poll(shards.append(0, &[(1, 1, 1.0)]));
+    fake.scheduler.run_for(Duration::from_millis(1050));
+    let stats = wal.stats().snapshot();
+    assert!(stats.batches > 100, "{}", stats.batches);
+    assert!((8..=12).contains(&stats.fsyncs), "{}", stats.fsyncs);
+    fake.scheduler.kill();
+}
+
+#[test]
+fn an_interval_whose_sync_fails_costs_no_later_sample() {
+    let fs = FaultFs::new();
+    let sync = SyncPolicy::Interval(Duration::from_millis(100));
+    let bench = Bench::open(&fs, 1, WalOptions { shards: 1, sync, ..WalOptions::default() });
+    assert!(bench.commit(0, &[(1, 1, 1.0)]));
+    // The device takes nothing, and what was to be written is gone: the definition of the series too.
+    fs.fail(Op::Sync, 1, 2, Fault::Io);
+    bench.fake.scheduler.run_for(Duration::from_secs(1));
+    assert_eq!(bench.wal.stats().snapshot().failures, 1);
+    for t in 2..5 {
+        assert!(bench.commit(0, &[(1, t, 1.0)]));
+    }
+    bench.fake.scheduler.run_for(Duration::from_secs(1));
+    bench.kill();
+    fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
+    let (_, _, replayed) = crate::support::replay(&fs);
+    let defined = replayed.series.lock().contains_key(&1);
+    assert!(defined && replayed.sorted().iter().any(|(_, t, _)| *t == 4), "{:?}", replayed.sorted());
 }

@@ -200,3 +200,48 @@ fn what_was_acknowledged_survives_failures_and_crashes() {
     }
     assert!(acknowledged > 3000 && failures > 1000, "{acknowledged} {failures}");
 }
+
+#[test]
+fn what_a_replay_shows_is_durable() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 1, options(1));
+    assert!(bench.commit(0, &[(0, 1, 1.0)]));
+    fs.fail(Op::Sync, 1, 1, Fault::Io);
+    assert!(!bench.commit(0, &[(0, 2, 2.0)]));
+    // The process dies here, the machine goes on: the system still has what was written.
+    bench.kill();
+    let bench = Bench::open(&fs, 2, options(1));
+    let shown = bench.replayed.sorted();
+    assert_eq!(shown.len(), 2);
+    // The sender repeats its request: a duplicate, so covered by what is durable, and told so.
+    assert!(bench.waiter.poll(bench.shards.ticket(0)).unwrap());
+    bench.kill();
+    fs.crash(CrashMode::LoseUnsynced, &SimRng::new(1));
+    assert_eq!(replay(&fs).2.sorted(), shown);
+}
+
+#[test]
+fn a_segment_that_replay_cannot_open_is_reported_and_kept() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 1, options(1));
+    assert!(bench.commit(0, &[(0, 1, 1.0)]));
+    let fake = chronolith_testkit::fake_env::FakeEnv::new(std::sync::Arc::new(bench.kill()), 2);
+    let mut opened =
+        chronolith_wal::Wal::open(&fake.env, std::path::Path::new(crate::support::DIR), options(1)).unwrap();
+    // Each pass opens it anew: the device, or the system's supply of handles, fails just then.
+    fs.fail(Op::Open, 1, 2, Fault::Io);
+    let replayed = crate::support::Replayed::default();
+    let report = opened.replay(1, &replayed).unwrap();
+    assert_eq!((replayed.sorted().len(), report.damage_count), (0, 1), "{:?}", report.damage);
+    fs.heal();
+    let shards = crate::support::Shards::new(1);
+    let wal = opened.start(std::sync::Arc::<crate::support::Shards>::clone(&shards)).unwrap();
+    let batch = shards.append(0, &[(5, 1000, 1.0)]);
+    let _ = wal.waiter().poll(batch);
+    fake.scheduler.run_for(Duration::from_millis(5));
+    assert!(wal.waiter().poll(batch).unwrap());
+    // Nothing is known of its samples but that they are not from the future.
+    assert_eq!(wal.drop_older_than(500).unwrap(), 0);
+    fake.scheduler.kill();
+    assert_eq!(replay(&fs).2.sorted().len(), 2);
+}

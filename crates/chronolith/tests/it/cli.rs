@@ -1,0 +1,260 @@
+//! The command line as a user meets it: the built program, its texts and exit statuses.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// Longest wait for the program to be ready or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory of the test alone, gone with it.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("chronolith-cli-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a directory for the test");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file for the test");
+        shown(&path)
+    }
+
+    fn data(&self) -> String {
+        shown(&self.0.join("data"))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_str().expect("a path of text").to_owned()
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Exit status, standard output, standard error.
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = program().args(args).output().expect("the program runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A running server; killed when dropped.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    /// Runs until the banner has told the address.
+    fn start(data: &str) -> Self {
+        let mut child = program()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", data])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let (found, url) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(url) = line.trim().strip_prefix("page") {
+                    let _ = found.send(url.trim().trim_end_matches('/').to_owned());
+                }
+            }
+        });
+        match url.recv_timeout(PATIENCE) {
+            Ok(url) => Self { child, url },
+            Err(_) => {
+                let _ = child.kill();
+                panic!("no banner: {:?}", child.wait());
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill {name}");
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server did not end in time");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn wrong_arguments_exit_with_2_and_a_hint() {
+    for (args, hint) in [
+        (&["bogus"][..], "--help"),
+        (&["serve", "--port", "1"], "--help"),
+        (&["query"], "<PROMQL>"),
+        (&["check", "config"], "<FILE>"),
+        (&["--listen", ":9090"], "127.0.0.1:9090"),
+        (&["--storage.tsdb.path=/x"], "--data-dir DIR"),
+        (&["serve", "--web.listen-address", ":9090"], "--listen ADDR:PORT"),
+        (&["--web.external-url=http://x"], "leave it out"),
+        (&["--log-level", "bogus"], "is none of error, warn, info, debug, trace"),
+        (&["--config", "no/such/file"], "cannot read no/such/file"),
+        (&["query", "--start", "5", "up"], "--end"),
+    ] {
+        let (code, out, error) = run(args);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
+        assert!(error.starts_with("error: ") && error.contains(hint), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let (code, out, _) = run(&["--version"]);
+    assert_eq!((code, out), (Some(0), format!("chronolith {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for word in ["serve", "query", "check", "test", "--data-dir", "--listen", "--config"] {
+        assert!(out.contains(word), "{word} in\n{out}");
+    }
+}
+
+#[test]
+fn configurations_are_checked() {
+    let dir = Dir::new("config");
+    let good = dir.file("good.yml", "storage:\n  retention: 30d\n");
+    let (code, out, error) = run(&["check", "config", &good]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(out.starts_with(&format!("# {good} is valid")) && out.contains("\n  retention: 30d\n"), "{out}");
+    // What is printed is a configuration itself.
+    let printed = dir.file("printed.yml", &out);
+    assert_eq!(run(&["check", "config", &printed]).0, Some(0));
+
+    for (text, told) in [
+        ("storge: {}", "line 1 column 1: unknown field `storge`, expected one of storage, wal"),
+        ("storage: {retention: 15}", "storage.retention: \"15\" is not a duration such as 15d"),
+        ("global: {scrape_interval: 15s}", "This looks like the configuration of Prometheus"),
+        ("storage: [", "line 1 column"),
+    ] {
+        let bad = dir.file("bad.yml", text);
+        for args in [&["check", "config", &bad][..], &["serve", "--config", &bad]] {
+            let (code, out, error) = run(args);
+            assert_eq!((code, out.as_str()), (Some(2), ""), "{text}");
+            assert!(error.starts_with(&format!("error: {bad} is not a valid configuration: ")), "{error}");
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_query_that_cannot_be_asked() {
+    // Bound and dropped: nobody listens there.
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let (code, out, error) = run(&["query", "--url", &format!("http://{closed}"), "up"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(
+        error.starts_with(&format!("error: cannot connect to {closed} (does a server run there?")),
+        "{error}"
+    );
+    for url in ["https://127.0.0.1:1", "127.0.0.1:9077"] {
+        let (code, _, error) = run(&["query", "--url", url, "up"]);
+        assert_eq!(code, Some(1));
+        assert!(error.contains("http://HOST:PORT is needed"), "{error}");
+    }
+}
+
+#[test]
+fn scripts_pass_and_fail() {
+    let dir = Dir::new("promql");
+    let script = |value: u8| format!("load 1m\n  m 1 2 3\n\neval instant at 2m m\n  m {value}\n");
+    let (good, bad) = (dir.file("good.test", &script(3)), dir.file("bad.test", &script(4)));
+    let (code, out, _) = run(&["test", "promql", &good]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("1 evals, 1 passed, 0 failed"), "{out}");
+    let (code, out, _) = run(&["test", "promql", &good, &bad]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("2 evals, 1 passed, 1 failed") && out.contains(&format!("{bad}:4")), "{out}");
+    assert_eq!(run(&["test", "promql", "no/such/file"]).0, Some(1));
+}
+
+#[test]
+fn an_occupied_port() {
+    let dir = Dir::new("port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let (code, out, error) = run(&["--listen", &address, "--data-dir", &dir.data()]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.contains(&format!("error: cannot listen on {address}: Address already in use")), "{error}");
+    assert!(!Path::new(&dir.data()).exists(), "the data directory is not touched");
+}
+
+#[test]
+fn a_server_ends_when_asked_and_leaves_its_directory_to_the_next() {
+    let dir = Dir::new("serve");
+    let data = dir.data();
+    let mut server = Server::start(&data);
+    let (code, out, error) = run(&["--listen", "127.0.0.1:0", "--data-dir", &data]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.contains("is in use by another process"), "{error}");
+
+    // The first self-scrape is stored at once.
+    let ask = |server: &Server, query: &str| run(&["query", "--url", &server.url, query]);
+    let wait_for = |server: &Server, query: &str| {
+        for _ in 0..200 {
+            let answer = ask(server, query);
+            if !answer.1.is_empty() {
+                return answer;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        ask(server, query)
+    };
+    let answer = wait_for(&server, "up");
+    assert!(answer.1.starts_with("up{instance=\"self\", job=\"chronolith\"} => 1 @["), "{answer:?}");
+    let (code, out, error) = ask(&server, "nosuch");
+    assert_eq!(
+        (code, out.as_str(), error.as_str()),
+        (Some(0), "", "no series: nothing matches at this time\n")
+    );
+    let (code, _, error) = ask(&server, "up{");
+    assert_eq!(code, Some(1));
+    assert!(error.contains("unexpected end of input inside braces"), "{error}");
+
+    // The same wish twice, as a terminal and a wrapper send it.
+    server.signal("-TERM");
+    server.signal("-INT");
+    assert_eq!(server.wait(), Some(0));
+
+    let mut server = Server::start(&data);
+    let (_, out, _) = wait_for(&server, "count_over_time(up[1h]) > 1");
+    assert!(out.contains("=> 2 @["), "the first sample is still there: {out:?}");
+    server.signal("-INT");
+    assert_eq!(server.wait(), Some(0));
+}
