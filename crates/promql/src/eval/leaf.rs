@@ -38,8 +38,10 @@ const BATCH_VALUES: usize = 1 << 21;
 const BATCH_SERIES: Range<usize> = 64..8_192;
 /// Samples of windows that are looked at between two looks at whether the query was canceled, about.
 const BLOCK_WORK: usize = 1 << 21;
-/// Samples that are decoded for a series, about, at least: a chunk.
-const CHUNK_SAMPLES: usize = 120;
+/// Samples that are decoded for a series at least, about: a chunk.
+const CHUNK_SAMPLES: i64 = 120;
+/// Milliseconds from sample to sample, where one must guess.
+const USUAL_INTERVAL: i64 = 15_000;
 
 /// A leaf with its arguments evaluated.
 struct Job<'a> {
@@ -49,6 +51,8 @@ struct Job<'a> {
     span: Span,
     arg_spans: &'a [Span],
     set: &'a dyn SeriesSet,
+    /// Samples per series, about.
+    decoded: usize,
     interrupt: &'a Interrupt,
     ledger: &'a Ledger,
     delayed_name_removal: bool,
@@ -111,6 +115,8 @@ impl Executor<'_> {
             params.push(self.scalar(param, scope).await?);
         }
         let set = Arc::clone(&self.sets[leaf.selection]);
+        let range = self.plan.selections[leaf.selection].request.range;
+        let span = range.max.saturating_sub(range.min);
         let job = Job {
             function: leaf.function,
             params: params.iter().map(Vec::as_slice).collect(),
@@ -118,6 +124,7 @@ impl Executor<'_> {
             span: node.span,
             arg_spans: &leaf.arg_spans,
             set: &*set,
+            decoded: usize::try_from(CHUNK_SAMPLES.max(span / USUAL_INTERVAL)).unwrap_or(usize::MAX),
             interrupt: self.interrupt,
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
@@ -185,8 +192,8 @@ impl Executor<'_> {
             let lasts = lasts.map(|lasts| &lasts[range.start - first..range.end - first]);
             job.run(batch, lasts, range)
         };
-        let decoded = if batch.is_some() { CHUNK_SAMPLES } else { 0 };
-        if !worth_threads(indices.len(), job.grid.count + decoded) {
+        let decoded = if batch.is_some() { job.decoded } else { 0 };
+        if !worth_threads(indices.len(), job.grid.count.saturating_add(decoded)) {
             return Ok(indices.clone().step_by(TASK_SERIES).map(task).collect());
         }
         let starts: Vec<usize> = indices.clone().step_by(TASK_SERIES).collect();

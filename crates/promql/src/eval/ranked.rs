@@ -6,7 +6,9 @@ use chronolith_model::float;
 use chronolith_syntax::ast::AggregateOp;
 use rayon::prelude::*;
 
-use super::{Executor, Scope, aggregate::Groups, names::unify, unexpected, xxh64::hash_labels};
+use super::{
+    Executor, Scope, aggregate::Groups, names::unify, unexpected, worth_threads, xxh64::hash_labels,
+};
 use crate::{
     annotations::Annotation,
     api::QueryError,
@@ -207,11 +209,12 @@ impl Executor<'_> {
             self.interrupt.check(STAGE_EVALUATION)?;
             Ok((start, ranking.block(start..(start + BLOCK_STEPS).min(steps))))
         };
-        let blocks: Vec<Result<(usize, Vec<Heap>), QueryError>> = if starts.len() < 2 {
-            starts.into_iter().map(block).collect()
-        } else {
-            self.pool.install(|| starts.into_par_iter().map(block).collect())
-        };
+        let blocks: Vec<Result<(usize, Vec<Heap>), QueryError>> =
+            if starts.len() > 1 && worth_threads(vector.len(), steps) {
+                self.pool.install(|| starts.into_par_iter().map(block).collect())
+            } else {
+                starts.into_iter().map(block).collect()
+            };
         if steps == 1 {
             let mut result = Vec::new();
             for block in blocks {

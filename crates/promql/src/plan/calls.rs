@@ -102,7 +102,12 @@ impl Builder {
                 _ => params.push(self.node(arg, grid, Some(call.function.name))?),
             }
         }
-        let arg_spans = call.args.iter().map(|arg| unparen(arg).span).collect();
+        // As in Prometheus, what is noted about a subquery points at the beginning of the query.
+        let arg_span = |arg: &Expr| match &arg.kind {
+            ExprKind::Subquery(_) => Span::default(),
+            _ => arg.span,
+        };
+        let arg_spans = call.args.iter().map(|arg| arg_span(unparen(arg))).collect();
         match matrix.map(|arg| &arg.kind) {
             Some(ExprKind::Matrix(matrix)) => {
                 let (windows, mut read) = self.matrix_windows(matrix, grid)?;

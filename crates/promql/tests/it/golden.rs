@@ -79,6 +79,14 @@ fn annotations_have_places() {
         bucket[0].contains("bucket label \"le\" is missing or has a malformed value of \"\""),
         "{bucket:?}"
     );
+    let world = data();
+    let infos = |text: &str| world.run(&chronolith_promql::Query::instant(text, 4_050_000)).unwrap().infos;
+    let place = |column: &str| {
+        let info = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\"";
+        vec![format!("PromQL info: {info} ({column})")]
+    };
+    assert_eq!(infos("1 +\nsum(rate(g[1m]))"), place("2:10"));
+    assert_eq!(infos("1 +\nsum(rate(g[1m:10s]))"), place("1:1"));
 }
 
 fn data() -> World {

@@ -296,7 +296,7 @@ async fn a_label_query_waits_no_longer_than_a_query_may_take() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_answers_share_a_bounded_memory_until_they_are_sent() {
     let limits = HttpLimits {
-        answer_memory_max_bytes: 256 << 10,
+        answer_memory_max_bytes: 192 << 10,
         answer_queue_timeout: Duration::from_millis(20),
         ..HttpLimits::default()
     };
@@ -325,11 +325,11 @@ async fn large_answers_share_a_bounded_memory_until_they_are_sent() {
     let third = large().await.expect("infallible");
     assert_eq!(third.status(), 200);
     let length = axum::body::to_bytes(third.into_body(), usize::MAX).await.expect("whole").len();
-    assert!(length > 150_000);
+    assert!(length > 100_000);
     assert_eq!(held(&server), 0.0);
     // One larger than all the memory has it for itself.
     let form = "query=label_replace(vector(1),\"a\",\"b\",\"\",\"\") or vector(2)&start=0&end=10999&step=1";
     let answer = server.post("/api/v1/query_range", form).await;
     assert_eq!(answer.status, 200, "{}", answer.text().get(..300).unwrap_or_default());
-    assert!(answer.body.len() > 256 << 10);
+    assert!(answer.body.len() > 192 << 10);
 }

@@ -50,6 +50,15 @@ impl Gate {
     }
 }
 
+/// Opens the gate at the end, so that a failed test ends too: closing the database waits for the disk.
+struct OpenAtLast(Arc<Gate>);
+
+impl Drop for OpenAtLast {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 #[derive(Debug)]
 struct GatedFile {
     inner: Box<dyn File>,
@@ -114,6 +123,7 @@ fn a_silent_duplicate_waits_for_the_commit_of_its_original() {
         ..machine.env.clone()
     };
     let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
+    let _open_at_last = OpenAtLast(Arc::clone(&gate));
     let db = &db;
     let tenant = TenantId::default();
     let batch = scrape("m", 100, NOW, 1.0);
@@ -309,6 +319,7 @@ fn what_waits_for_a_stalled_disk_is_bounded() {
         ..machine.env.clone()
     };
     let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
+    let _open_at_last = OpenAtLast(Arc::clone(&gate));
     let tenant = TenantId::default();
     gate.set(true);
     // Large labels: the log grows by their definitions.
