@@ -264,14 +264,6 @@ pub fn is_legacy_label_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Whether `name` is a metric name of Prometheus' legacy charset `[a-zA-Z_:][a-zA-Z0-9_:]*`.
-#[must_use]
-pub fn is_legacy_metric_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
-}
-
 /// Writes `text` as Go's `%q` does for valid UTF-8: double quotes, `\n`-style escapes, printable characters as they
 /// are.
 ///
