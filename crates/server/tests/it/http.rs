@@ -180,9 +180,13 @@ async fn answers_are_compressed_from_a_kibibyte_on() {
     let plain = server.get(long).await;
     assert_eq!(plain.header("content-encoding"), "");
     assert_eq!(plain.header("content-length"), plain.body.len().to_string());
-    for (accept, encoding) in
-        [("gzip", "gzip"), ("deflate", "deflate"), ("br;q=1.0, gzip;q=0.1", "gzip"), ("identity", "")]
-    {
+    for (accept, encoding) in [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("br;q=1.0, gzip;q=0.1", "gzip"),
+        ("identity", ""),
+    ] {
         let answer = send(&server, "GET", long, &[("accept-encoding", accept)]).await;
         assert_eq!(answer.header("content-encoding"), encoding, "{accept}");
         assert_eq!(answer.header("content-type"), "application/json");
@@ -190,6 +194,9 @@ async fn answers_are_compressed_from_a_kibibyte_on() {
         let read = match encoding {
             "gzip" => flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut text),
             "deflate" => flate2::read::ZlibDecoder::new(&answer.body[..]).read_to_string(&mut text),
+            "zstd" => {
+                zstd::Decoder::new(&answer.body[..]).and_then(|mut from| from.read_to_string(&mut text))
+            }
             _ => (&answer.body[..]).read_to_string(&mut text),
         };
         assert!(read.is_ok(), "{accept}");
