@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use chronolith_e2e::dataset::{self, RecordedSeries};
 use chronolith_e2e::remote_write::{WriteRequest, encode_labels};
+use chronolith_testkit::data::{RECORDING_FILE, RecordedSeries, Recording, Replay};
 
 /// Time between two samples of a series in ms.
 pub const STEP_MS: i64 = 15_000;
@@ -76,8 +76,13 @@ impl Load {
     /// # Errors
     /// The recording cannot be read, or is too short for the number of steps.
     pub fn generate(spec: &LoadSpec, data: &Path) -> Result<Self> {
-        let mut recorded = dataset::load(data, usize::MAX)?;
-        recorded.retain(|s| s.values.len() >= spec.steps);
+        let mut recorded = Vec::new();
+        for series in Recording::open(&data.join(RECORDING_FILE), Replay::default())? {
+            let series = series?;
+            if series.samples.len() >= spec.steps {
+                recorded.push(series);
+            }
+        }
         ensure!(!recorded.is_empty(), "no recorded series has {} samples", spec.steps);
         if spec.series < recorded.len() {
             // A small load takes its series from everywhere in the recording, not only from its first programs.
@@ -106,17 +111,14 @@ impl Load {
 fn source<'a>(recorded: &'a [RecordedSeries], index: usize, spec: &LoadSpec) -> Source<'a> {
     let series = &recorded[index % recorded.len()];
     let copy = index / recorded.len();
-    let instance = series.labels.get("instance").map_or("", String::as_str);
+    let instance = series.labels.get("instance").unwrap_or_default();
     let port = instance.rsplit(':').next().unwrap_or("9100");
     let renamed = format!("10.1.{}.{}:{port}", copy / 250, copy % 250);
     let labels = encode_labels(
-        series
-            .labels
-            .iter()
-            .map(|(n, v)| (n.as_str(), if n == "instance" { renamed.as_str() } else { v.as_str() })),
+        series.labels.iter().map(|(n, v)| (n, if n == "instance" { renamed.as_str() } else { v })),
     );
     // Room behind the offset for all steps, so that no copy wraps around and shows resets that never were.
-    let room = series.values.len() - spec.steps + 1;
+    let room = series.samples.len() - spec.steps + 1;
     let target = port.bytes().fold(copy as i64, |h, b| h.wrapping_mul(31).wrapping_add(i64::from(b)));
     Source { labels, recorded: series, offset: (copy * 137) % room, phase_ms: target.rem_euclid(STEP_MS) }
 }
@@ -132,12 +134,8 @@ fn encode_connection(sources: &[Source<'_>], connection: usize, spec: &LoadSpec)
         let nominal = spec.start_ms() + step as i64 * STEP_MS - STEP_MS;
         for source in sources.iter().skip(connection).step_by(spec.connections) {
             let at = source.offset + step;
-            let jitter = jitter_ms(source.recorded, at);
-            request.push_sample(
-                &source.labels,
-                nominal + source.phase_ms + jitter,
-                source.recorded.values[at],
-            );
+            let time = nominal + source.phase_ms + jitter_ms(source.recorded, at);
+            request.push_sample(&source.labels, time, source.recorded.samples[at].value);
             if request.sample_count() == SAMPLES_PER_REQUEST {
                 flush(&mut request);
             }
@@ -151,5 +149,5 @@ fn encode_connection(sources: &[Source<'_>], connection: usize, spec: &LoadSpec)
 
 /// How far the recorded scrape was from its place in the one-second raster: the jitter that stretching must keep.
 fn jitter_ms(series: &RecordedSeries, at: usize) -> i64 {
-    (series.timestamps[at] - series.timestamps[0] + 500).rem_euclid(1000) - 500
+    (series.samples[at].timestamp - series.samples[0].timestamp + 500).rem_euclid(1000) - 500
 }

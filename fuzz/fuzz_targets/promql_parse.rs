@@ -1,7 +1,7 @@
 //! Queries: parsing ends, errors have a place inside the text, and what is printed parses to the same again.
 #![no_main]
 
-use chronolith_syntax::{ParseOptions, parse, parse_metric_selector, parse_series_desc, pretty};
+use chronolith_syntax::{ParseOptions, parse, parse_metric_selector, pretty};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -18,5 +18,4 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again.to_string(), printed, "{text:?}");
     }
     let _ = parse_metric_selector(text);
-    let _ = parse_series_desc(text);
 });

@@ -3,7 +3,7 @@
 
 use chronolith_remote::remote_write::{DecodeLimits, DecodedWrite, decode};
 use chronolith_remote::snappy;
-use chronolith_storage::{KeyHasher, LabelSource};
+use chronolith_storage::{KeyHasher, LabelSource, Stores};
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that an allocation by what a block claims would show.
@@ -26,6 +26,10 @@ fn check(message: &[u8]) {
         series_per_request_max: 200,
         samples_per_request_max: 500,
         metadata_per_request_max: 20,
+        histograms_per_request_max: 50,
+        buckets_per_request_max: 1000,
+        exemplars_per_request_max: 20,
+        stores: Stores { histograms: true, exemplars: true, start_timestamps: true },
     };
     let hasher = KeyHasher::new(7);
     let mut decoded = DecodedWrite::default();
@@ -34,6 +38,8 @@ fn check(message: &[u8]) {
     }
     assert!(decoded.series().len() <= limits.series_per_request_max);
     assert!(decoded.samples().len() <= limits.samples_per_request_max);
+    assert!(decoded.histogram_samples().len() <= limits.histograms_per_request_max);
+    assert!(decoded.exemplar_samples().len() <= limits.exemplars_per_request_max);
     let labels = decoded.labels(message, &limits);
     for series in 0..decoded.series().len() {
         let Ok(set) = labels.labels(series) else { continue };

@@ -87,7 +87,7 @@ impl Replay for Seen {
 
     fn floor(&self, _tenant: Option<&str>, _min_t: i64) {}
 
-    fn samples(&self, _shard: usize, samples: &[LoggedSample]) {
+    fn samples(&self, _shard: usize, _sequence: u64, samples: &[LoggedSample]) {
         let mut counts = self.0.lock();
         counts.samples += samples.len() as u64;
         counts.last = samples.last().map(|s| (s.series, s.timestamp, s.value.to_bits()));

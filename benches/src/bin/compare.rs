@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use chronolith_bench::load::{Load, LoadSpec};
 use chronolith_bench::measure::{MeasureSpec, measure};
 use chronolith_bench::{queries, report};
-use chronolith_e2e::peers::{Peers, chronolith_bin, data_dir};
+use chronolith_e2e::peers::{Peers, chronolith_bin};
 use chronolith_e2e::servers::Kind;
+use chronolith_testkit::data::data_dir;
 use clap::{Parser, ValueEnum};
 
 /// Measures servers that receive remote write, side by side.
@@ -73,8 +74,10 @@ fn main() -> Result<()> {
     // A minute back: nothing lies in the future for any of the servers.
     let end_ms = (i64::try_from(now_ms)? - 60_000) / 1000 * 1000;
     let spec = LoadSpec { series: args.series, steps: args.steps, connections: args.connections, end_ms };
+    let data =
+        args.data.clone().or_else(data_dir).context("no recorded hour: name its directory by --data")?;
     eprintln!("encoding {} samples", spec.samples());
-    let load = Load::generate(&spec, &args.data.clone().unwrap_or_else(data_dir))?;
+    let load = Load::generate(&spec, &data)?;
     let set = queries::query_set();
     let mut runs = Vec::new();
     for spec in &specs {

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chronolith_bench::load::{Load, LoadSpec};
 use chronolith_bench::measure::{MeasureSpec, Measurement, measure};
 use chronolith_bench::{queries, report};
-use chronolith_e2e::dataset;
-use chronolith_e2e::peers::{Peers, chronolith_bin, data_dir, skip};
+use chronolith_e2e::peers::{Peers, chronolith_bin, skip};
 use chronolith_e2e::servers::Kind;
+use chronolith_testkit::data::data_dir;
 
 const SERIES: usize = 2_000;
 const STEPS: usize = 20;
@@ -15,13 +15,13 @@ const STEPS: usize = 20;
 #[test]
 fn smoke_run_acknowledges_everything_and_answers_like_prometheus() {
     let Some(peers) = Peers::find("compare smoke") else { return };
-    if !data_dir().join(dataset::FILE_NAME).is_file() {
+    let Some(data) = data_dir() else {
         return skip("compare smoke", "the recorded hour is missing (CHRONOLITH_DATA)");
-    }
+    };
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
     let end_ms = (i64::try_from(now_ms).expect("a time in range") - 60_000) / 1000 * 1000;
     let spec = LoadSpec { series: SERIES, steps: STEPS, connections: 2, end_ms };
-    let load = Load::generate(&spec, &data_dir()).expect("a load");
+    let load = Load::generate(&spec, &data).expect("a load");
     let set = queries::query_set();
     let dir = tempfile::tempdir().expect("a directory");
     let run = |kind, program: &std::path::Path| -> Measurement {

@@ -37,6 +37,8 @@ pub enum Op {
     SyncDir,
     /// Locking.
     Lock,
+    /// Giving a file a further name.
+    Link,
 }
 
 impl fmt::Display for Op {
@@ -55,6 +57,7 @@ impl fmt::Display for Op {
             Self::Remove => "remove",
             Self::SyncDir => "sync directory",
             Self::Lock => "lock",
+            Self::Link => "link",
         })
     }
 }

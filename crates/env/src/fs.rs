@@ -21,7 +21,7 @@ pub enum OpenMode {
 /// A file system. What is written is durable only after [`File::sync_data`], a created, renamed or removed name only
 /// after [`Fs::sync_dir`] of its directory.
 pub trait Fs: Send + Sync + Debug {
-    /// Creates `dir` and its missing parents; fine if it exists.
+    /// Creates `dir` and its missing parents, and makes the names it creates durable; fine if it exists.
     fn create_dir_all(&self, dir: &Path) -> Result<()>;
 
     /// The names of the files and directories in `dir`, sorted. Names that are not UTF-8 are not ours and are left out.
@@ -41,6 +41,23 @@ pub trait Fs: Send + Sync + Debug {
 
     /// Whether a file or directory is there.
     fn exists(&self, path: &Path) -> Result<bool>;
+
+    /// Gives the file `from` the further name `to`, which must not exist, on the same device.
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
+        let _ = to;
+        Err(crate::Error::new(crate::Op::Link, from, std::io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, dir: &Path) -> Result<()> {
+        Err(crate::Error::new(crate::Op::Remove, dir, std::io::ErrorKind::Unsupported.into()))
+    }
+
+    /// How many bytes this process may still write on the device that `dir` is on; `None` where nobody can tell.
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let _ = dir;
+        Ok(None)
+    }
 
     /// Creates `path` if need be and takes the exclusive advisory lock on it, without waiting; dropping the result
     /// releases it. [`crate::Error::Locked`] when another process, or another handle of this one, holds it.

@@ -32,7 +32,15 @@ fn at<T>(op: Op, path: &Path, result: io::Result<T>) -> Result<T> {
 
 impl Fs for RealFs {
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        at(Op::CreateDir, dir, fs::create_dir_all(dir))
+        let missing = |dir: &&Path| !dir.as_os_str().is_empty() && matches!(dir.try_exists(), Ok(false));
+        let created: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+        at(Op::CreateDir, dir, fs::create_dir_all(dir))?;
+        // Outermost first: the name of a directory is no use without that of the one around it.
+        for dir in created.into_iter().rev() {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            self.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {
@@ -83,6 +91,19 @@ impl Fs for RealFs {
 
     fn exists(&self, path: &Path) -> Result<bool> {
         at(Op::Stat, path, path.try_exists())
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
+        at(Op::Link, from, fs::hard_link(from, to))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> Result<()> {
+        at(Op::Remove, dir, fs::remove_dir(dir))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let stat = at(Op::Stat, dir, rustix::fs::statvfs(dir).map_err(io::Error::from))?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
     fn lock_exclusive(&self, path: &Path) -> Result<Box<dyn FileLock>> {
@@ -163,6 +184,34 @@ mod tests {
         RealFs.remove_file(&dir.path().join("b")).unwrap();
         assert!(RealFs.list(dir.path()).unwrap().is_empty());
         assert!(RealFs.open(&path, OpenMode::Read).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn directories_are_made_with_their_parents() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        RealFs.create_dir_all(&deep).unwrap();
+        RealFs.create_dir_all(&deep).unwrap();
+        assert_eq!(RealFs.list(&dir.path().join("a/b")).unwrap(), ["c"]);
+        fs::write(deep.join("file"), b"").unwrap();
+        let refused = RealFs.create_dir_all(&deep.join("file/d")).unwrap_err();
+        assert!(refused.to_string().contains("file/d"), "{refused}");
+    }
+
+    #[test]
+    fn links_are_further_names_and_directories_go_when_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b, sub) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("sub"));
+        RealFs.open(&a, OpenMode::CreateNew).unwrap().write_all(b"x").unwrap();
+        RealFs.hard_link(&a, &b).unwrap();
+        assert_eq!(RealFs.hard_link(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        RealFs.remove_file(&a).unwrap();
+        assert_eq!(RealFs.open(&b, OpenMode::Read).unwrap().len().unwrap(), 1);
+        RealFs.create_dir_all(&sub).unwrap();
+        assert!(RealFs.remove_dir(dir.path()).is_err(), "not empty");
+        RealFs.remove_dir(&sub).unwrap();
+        assert!(!RealFs.exists(&sub).unwrap());
+        assert!(RealFs.free_bytes(dir.path()).unwrap().is_some_and(|free| free > 0));
     }
 
     #[test]

@@ -50,6 +50,14 @@ pub trait Scheduler: Send + Sync + Debug {
     /// [`crate::Error::Spawn`] when the system refuses another thread.
     fn spawn(&self, name: &str, job: Box<dyn Job>) -> Result<Box<dyn JobHandle>>;
 
+    /// Starts a job that is to give way to all others: it gets what time of the processors they leave.
+    ///
+    /// # Errors
+    /// As [`Scheduler::spawn`].
+    fn spawn_yielding(&self, name: &str, job: Box<dyn Job>) -> Result<Box<dyn JobHandle>> {
+        self.spawn(name, job)
+    }
+
     /// Runs all tasks, in parallel if it can, and returns when the last has ended.
     ///
     /// # Panics

@@ -72,6 +72,26 @@ fn run(job: &mut dyn Job, signal: &Signal) {
     }
 }
 
+/// A job that lowers the priority of its thread first.
+struct Yielding {
+    job: Box<dyn Job>,
+    lowered: bool,
+}
+
+/// How far the priority is lowered, of 19.
+const NICE: i32 = 10;
+
+impl Job for Yielding {
+    fn step(&mut self, stopping: bool) -> Step {
+        if !self.lowered {
+            self.lowered = true;
+            // Of this thread only, on Linux; where it is refused, the job competes with the others.
+            let _ = rustix::process::nice(NICE);
+        }
+        self.job.step(stopping)
+    }
+}
+
 impl Scheduler for ThreadScheduler {
     fn spawn(&self, name: &str, mut job: Box<dyn Job>) -> Result<Box<dyn JobHandle>> {
         let signal = Arc::new(Signal::default());
@@ -81,6 +101,10 @@ impl Scheduler for ThreadScheduler {
             .spawn(move || run(job.as_mut(), &seen))
             .map_err(|source| Error::Spawn { name: name.to_owned(), source })?;
         Ok(Box::new(ThreadHandle { name: name.to_owned(), signal, thread: Mutex::new(Some(thread)) }))
+    }
+
+    fn spawn_yielding(&self, name: &str, job: Box<dyn Job>) -> Result<Box<dyn JobHandle>> {
+        self.spawn(name, Box::new(Yielding { job, lowered: false }))
     }
 
     fn run_all<'env>(&self, tasks: Vec<Box<dyn FnOnce() + Send + 'env>>) {

@@ -16,7 +16,7 @@ pub const TENANT_ID_BYTES_MAX: usize = 150;
     "invalid tenant id {id:?}: 1 to 150 characters of a-z A-Z 0-9 ! - _ . * ' ( ) are allowed, and not . or .."
 )]
 pub struct TenantIdError {
-    /// The text, cut at 150 bytes.
+    /// The text, cut after 150 characters.
     pub id: String,
 }
 

@@ -1,0 +1,138 @@
+//! Blocks of any bytes: opening, reading, verifying and merging them end without a panic and without allocating more than
+//! the file's size allows.
+//!
+//! The first byte chooses: the rest is a file as it stands, or a hotcache that gets the right footer and checksums, or
+//! tombstones, or places and values to be damaged in a sound block whose checksums are then made right.
+#![no_main]
+
+mod memory_fs;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use chronolith_block::{
+    Block, BlockCache, BlockRange, BlockSpec, BlockWriter, MergeSpec, SeriesSamples, Ulid, block_path,
+    inspect, merge, tombstones_path, verify,
+};
+use chronolith_env::{Fs, OpenMode};
+use chronolith_model::{Labels, TenantId, TimeRange};
+use libfuzzer_sys::fuzz_target;
+use memory_fs::MemoryFs;
+
+const DIR: &str = "/b";
+const FOOTER: usize = 40;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((mode, rest)) = data.split_first() else { return };
+    let (block, tombstones) = match mode % 4 {
+        0 => (rest.to_vec(), None),
+        1 => (with_footer(&[b"CHRB\x01\0\0\0", rest].concat(), 8), None),
+        2 => {
+            let mut tombstones = rest.to_vec();
+            tombstones.extend_from_slice(&crc32fast::hash(rest).to_le_bytes());
+            (sound().to_vec(), Some(tombstones))
+        }
+        _ => (damaged(rest), None),
+    };
+    check(block, tombstones);
+});
+
+fn check(bytes: Vec<u8>, tombstones: Option<Vec<u8>>) {
+    let memory = MemoryFs::default();
+    let path = block_path(Path::new(DIR), ulid(1));
+    memory.put(&path, bytes);
+    if let Some(tombstones) = tombstones {
+        memory.put(&tombstones_path(Path::new(DIR), ulid(1)), tombstones);
+    }
+    let fs: Arc<dyn Fs> = Arc::new(memory);
+    let Ok(block) = Block::open(&fs, &path, &BlockCache::new(1 << 20)) else { return };
+    let mut reader = block.reader();
+    for id in 0..block.meta().series.min(100) {
+        let mut samples = SeriesSamples::default();
+        let _ = reader.read(id, TimeRange::ALL, &mut samples);
+        let _ = reader.fragments(id, TimeRange::ALL);
+    }
+    let _ = block.select(&[]).and_then(|ids| block.exemplars(&ids, TimeRange::ALL));
+    let _ = block.metadata();
+    let _ = inspect(&block);
+    let report = verify(&block, &|| false).expect("files in memory do not fail");
+    let merged = merge(&fs, Path::new(DIR), &[&block], &merge_spec(&block), &|| false);
+    if report.problems.is_empty() {
+        let merged = merged.expect("a sound block is merged");
+        if let Some(merged) = merged.block {
+            let merged = Block::open(&fs, &merged.path, &BlockCache::new(0)).expect("what was written");
+            assert!(verify(&merged, &|| false).expect("in memory").problems.is_empty());
+        }
+    }
+}
+
+fn merge_spec(block: &Block) -> MergeSpec {
+    MergeSpec { block: BlockSpec { ulid: ulid(2), ..block.meta().spec.clone() }, drop_until: None }
+}
+
+fn ulid(number: u64) -> Ulid {
+    Ulid::from_parts(number, 7)
+}
+
+/// Makes the footer of a file whose hotcache starts at `off`.
+fn with_footer(file: &[u8], off: usize) -> Vec<u8> {
+    let mut bytes = file.to_vec();
+    let start = bytes.len();
+    let hotcache = crc32fast::hash(&bytes[off..]);
+    bytes.extend_from_slice(&(off as u64).to_le_bytes());
+    bytes.extend_from_slice(&((start - off) as u32).to_le_bytes());
+    bytes.extend_from_slice(&hotcache.to_le_bytes());
+    bytes.extend_from_slice(&((start + FOOTER) as u64).to_le_bytes());
+    bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+    let crc = crc32fast::hash(&bytes[start..]);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(b"CHRB");
+    bytes
+}
+
+/// The sound block with bytes of its hotcache replaced: pairs of a place (two bytes) and a value.
+fn damaged(places: &[u8]) -> Vec<u8> {
+    let sound = sound();
+    let footer = sound.len() - FOOTER;
+    let off = u64::from_le_bytes(sound[footer..footer + 8].try_into().expect("eight")) as usize;
+    let mut file = sound[..footer].to_vec();
+    for place in places.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([place[0], place[1]])) % file.len();
+        file[at] = place[2];
+    }
+    with_footer(&file, off)
+}
+
+fn sound() -> &'static [u8] {
+    static SOUND: OnceLock<Vec<u8>> = OnceLock::new();
+    SOUND.get_or_init(|| {
+        let fs: Arc<dyn Fs> = Arc::new(MemoryFs::default());
+        let spec = BlockSpec {
+            ulid: ulid(1),
+            tenant: TenantId::default(),
+            range: BlockRange::new(0, 1_000_000),
+            level: 1,
+            created: 0,
+            sources: Vec::new(),
+        };
+        let mut writer = BlockWriter::create(&fs, Path::new(DIR), spec).expect("in memory");
+        for part in 0..2 {
+            writer.begin_part(part).expect("none is open");
+            for n in 0..20_u32 {
+                if part == 0 {
+                    let labels = Labels::from_pairs([("__name__", "m"), ("n", &format!("{n:02}"))]);
+                    writer.add_series(&labels).expect("in order");
+                }
+                let timestamps: Vec<i64> = (0..20).map(|i| 1 + i * 1000 + part as i64 * 9_500).collect();
+                let values: Vec<f64> = (0..20).map(|i| f64::from(i * n)).collect();
+                writer.push_floats(n, &timestamps, &values).expect("in memory");
+            }
+            writer.end_part().expect("one is open");
+        }
+        let path = writer.finish().expect("in memory").path;
+        let file = fs.open(&path, OpenMode::Read).expect("it is there");
+        let mut bytes = vec![0; file.len().expect("in memory") as usize];
+        file.read_exact_at(0, &mut bytes).expect("in memory");
+        bytes
+    })
+}
