@@ -3,7 +3,7 @@
 mod go_syntax;
 mod shape;
 
-use std::fmt;
+use std::{fmt, hash, sync::Arc};
 
 use chronolith_model::{MatchOp, Matcher};
 use regex_automata::{
@@ -24,10 +24,20 @@ pub const REGEX_BYTES_MAX: usize = 512 << 10;
 pub const REGEX_AUTOMATON_BYTES_MAX: usize = 8 << 20;
 /// Largest cache of the lazy automaton, in bytes, for each thread that matches.
 const REGEX_CACHE_BYTES_MAX: usize = 1 << 20;
+/// Most Unicode classes (`\pL`) of one expression: each takes up to 6 KB before the automaton is even begun.
+const UNICODE_CLASSES_MAX: usize = 2_000;
+/// What compiling takes for each byte of an expression, at most, before limits on automata apply; measured: 120 to 400.
+const COMPILE_BYTES_PER_BYTE: usize = 512;
 /// Deepest nesting of the syntax tree; each group is up to four levels (group, repetition, alternation, concatenation).
 const NEST_MAX: u32 = 420;
 
-/// A [`Matcher`] ready to test values. Regular expressions are Go's syntax and semantics, anchored at both ends, `.`
+/// A [`Matcher`] ready to test values; clones share what was compiled. Equal are those of equal matchers.
+///
+/// # Memory
+/// A compiled regular expression may hold megabytes. Whoever compiles accounts for it: with
+/// [`CompiledMatcher::compile_bytes`] before, while it happens, and with [`CompiledMatcher::memory_bytes`] afterwards.
+///
+/// Regular expressions are Go's syntax and semantics, anchored at both ends, `.`
 /// matches newlines.
 ///
 /// ```
@@ -37,7 +47,10 @@ const NEST_MAX: u32 = 420;
 /// assert!(matcher.matches("web-1") && !matcher.matches("api-1") && !matcher.matches_empty());
 /// # Ok::<(), chronolith_index::MatcherError>(())
 /// ```
-pub struct CompiledMatcher {
+#[derive(Clone)]
+pub struct CompiledMatcher(Arc<Compiled>);
+
+struct Compiled {
     matcher: Matcher,
     test: Test,
     negated: bool,
@@ -59,6 +72,8 @@ enum Test {
     Regex {
         prefix: Box<str>,
         regex: Box<Regex>,
+        /// What `regex` takes at most, with the cache of one thread.
+        bytes: usize,
     },
 }
 
@@ -99,7 +114,23 @@ impl CompiledMatcher {
         };
         let negated = matches!(matcher.op, MatchOp::NotEqual | MatchOp::NotRegex);
         let matches_empty = test.accepts("") != negated;
-        Ok(Self { matcher: matcher.clone(), test, negated, matches_empty })
+        Ok(Self(Arc::new(Compiled { matcher: matcher.clone(), test, negated, matches_empty })))
+    }
+
+    /// Bytes that [`CompiledMatcher::new`] may take in passing for `matcher`, about: in proportion to its text.
+    #[must_use]
+    pub fn compile_bytes(matcher: &Matcher) -> usize {
+        match matcher.op {
+            MatchOp::Equal | MatchOp::NotEqual => matcher.value.len(),
+            MatchOp::Regex | MatchOp::NotRegex => matcher.value.len().saturating_mul(COMPILE_BYTES_PER_BYTE),
+        }
+    }
+
+    /// Bytes it holds at most, what matching on one thread may come to included.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let Compiled { matcher, test, .. } = &*self.0;
+        size_of::<Compiled>() + matcher.name.len() + matcher.value.len() + test.bytes()
     }
 
     /// Compiles all of `matchers`.
@@ -113,43 +144,43 @@ impl CompiledMatcher {
     /// The matcher as it was written.
     #[must_use]
     pub fn matcher(&self) -> &Matcher {
-        &self.matcher
+        &self.0.matcher
     }
 
     /// The label in question.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.matcher.name
+        &self.0.matcher.name
     }
 
     /// Whether a series whose label has `value` is selected; a missing label has the empty value.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
-        self.test.accepts(value) != self.negated
+        self.0.test.accepts(value) != self.0.negated
     }
 
     /// Whether a series without the label is selected.
     #[must_use]
     pub fn matches_empty(&self) -> bool {
-        self.matches_empty
+        self.0.matches_empty
     }
 
     /// Whether the operator is `!=` or `!~`.
     #[must_use]
     pub fn is_negated(&self) -> bool {
-        self.negated
+        self.0.negated
     }
 
     /// [`CompiledMatcher::matches`] of the same condition without its negation.
     #[must_use]
     pub fn matches_positive(&self, value: &str) -> bool {
-        self.test.accepts(value)
+        self.0.test.accepts(value)
     }
 
     /// What the condition without its negation selects.
     #[must_use]
     pub fn selects(&self) -> Selects<'_> {
-        match &self.test {
+        match &self.0.test {
             Test::Anything => Selects::Anything,
             Test::NonEmpty => Selects::NonEmpty,
             Test::Literals(texts) => Selects::Literals(texts),
@@ -162,7 +193,21 @@ impl CompiledMatcher {
 
 impl fmt::Debug for CompiledMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CompiledMatcher({})", self.matcher)
+        write!(f, "CompiledMatcher({})", self.0.matcher)
+    }
+}
+
+impl PartialEq for CompiledMatcher {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.matcher == other.0.matcher
+    }
+}
+
+impl Eq for CompiledMatcher {}
+
+impl hash::Hash for CompiledMatcher {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.0.matcher.hash(state);
     }
 }
 
@@ -174,6 +219,9 @@ impl Test {
         let translated = go_syntax::translate(pattern)?;
         let too_large =
             || MatcherError::TooLarge { fragment: fragment(pattern), max: REGEX_AUTOMATON_BYTES_MAX };
+        if unicode_classes(&translated) > UNICODE_CLASSES_MAX {
+            return Err(too_large());
+        }
         let hir = ParserBuilder::new()
             .utf8(false)
             .dot_matches_new_line(true)
@@ -205,9 +253,24 @@ impl Test {
                     .configure(config)
                     .build_from_hir(&anchored)
                     .map_err(|_| too_large())?;
-                Self::Regex { prefix, regex: Box::new(regex) }
+                // Automata that are built while matching have a cache from the beginning; others never need one.
+                let cache = match regex.create_cache().memory_usage() {
+                    0 => 0,
+                    bytes => bytes + REGEX_CACHE_BYTES_MAX,
+                };
+                let bytes = size_of::<Regex>() + regex.memory_usage() + cache;
+                Self::Regex { prefix, regex: Box::new(regex), bytes }
             }
         })
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Anything | Self::NonEmpty => 0,
+            Self::Literals(texts) => texts.iter().map(|text| size_of::<Box<str>>() + text.len()).sum(),
+            Self::Prefix { text, .. } | Self::Suffix(text) | Self::Contains(text) => text.len(),
+            Self::Regex { prefix, bytes, .. } => prefix.len() + bytes,
+        }
     }
 
     fn accepts(&self, value: &str) -> bool {
@@ -226,6 +289,11 @@ impl Test {
             Self::Regex { regex, .. } => regex.is_match(Input::new(value).anchored(Anchored::Yes)),
         }
     }
+}
+
+/// How many classes like `\pL` there are, or a few more.
+fn unicode_classes(pattern: &str) -> usize {
+    pattern.matches("\\p").count() + pattern.matches("\\P").count()
 }
 
 fn fragment(pattern: &str) -> String {

@@ -67,6 +67,17 @@ pub struct Count<'a> {
     pub count: u64,
 }
 
+/// Some of a label's values.
+#[derive(Clone, Copy, Debug)]
+pub struct ValuePage<'a> {
+    /// Those after this one; from the first on if there is none.
+    pub after: Option<&'a str>,
+    /// At most so many values, at least one.
+    pub values_max: usize,
+    /// No further one after lists of so many ids in all.
+    pub ids_max: u64,
+}
+
 /// Estimated bytes of a value in a B-tree, with the free space of its nodes.
 const TREE_ENTRY_BYTES: usize = 36;
 /// Bytes of an `Arc`'s counters and of an allocation's header.
@@ -249,6 +260,37 @@ impl MemoryIndex {
         self.name(name).into_iter().flat_map(|name| name.values.keys().map(|value| &**value))
     }
 
+    /// Calls `visit` for values of label `name` that begin with `prefix`, in order, as far as `page` says. Returns the
+    /// last one visited if there are more: whoever shares the index lets others to it in between.
+    pub fn visit_values(
+        &self,
+        name: &str,
+        prefix: &str,
+        page: &ValuePage<'_>,
+        visit: &mut dyn FnMut(&str, Postings<'_>),
+    ) -> Option<Arc<str>> {
+        let name = self.name(name)?;
+        let (mut values, mut ids) = (0, 0);
+        let from = page.after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut last: Option<&Arc<str>> = None;
+        for (value, pair) in name.values.range::<str, _>((from, Bound::Unbounded)) {
+            if !value.starts_with(prefix) {
+                break;
+            }
+            if values > 0 && (values >= page.values_max || ids >= page.ids_max) {
+                return last.cloned();
+            }
+            if let Some(pair) = self.pairs.get(*pair as usize) {
+                let postings = pair.ids.postings();
+                values += 1;
+                ids += postings.len();
+                visit(value, postings);
+            }
+            last = Some(value);
+        }
+        None
+    }
+
     /// The values of label `name` that series of `ids` have, sorted.
     #[must_use]
     pub fn values_among(&self, name: &str, ids: &RoaringBitmap) -> Vec<&str> {
@@ -345,15 +387,8 @@ impl PostingsSource for MemoryIndex {
         prefix: &str,
         visit: &mut dyn FnMut(&str, Postings<'_>),
     ) -> Result<(), Infallible> {
-        let Some(name) = self.name(name) else { return Ok(()) };
-        for (value, pair) in name.values.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
-            if !value.starts_with(prefix) {
-                break;
-            }
-            if let Some(pair) = self.pairs.get(*pair as usize) {
-                visit(value, pair.ids.postings());
-            }
-        }
+        let all = ValuePage { after: None, values_max: usize::MAX, ids_max: u64::MAX };
+        self.visit_values(name, prefix, &all, visit);
         Ok(())
     }
 

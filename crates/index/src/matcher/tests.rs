@@ -128,3 +128,41 @@ fn equality_is_not_a_regular_expression() {
     assert!(matcher(MatchOp::Equal).matches("a.*") && !matcher(MatchOp::Equal).matches("ab"));
     assert!(matcher(MatchOp::NotEqual).matches("ab") && matcher(MatchOp::NotEqual).matches_empty());
 }
+
+#[test]
+fn memory_is_told_for_every_shape() {
+    let bytes = |pattern: &str| regex(pattern).memory_bytes();
+    for pattern in [".*", ".+", "a", "a.*", ".*a", ".*a.*", "a|b"] {
+        assert!(bytes(pattern) < 500, "{pattern}: {}", bytes(pattern));
+    }
+    let many: Vec<String> = (0..5_000).map(|i| format!("pod-{i:05}")).collect();
+    assert!(bytes(&many.join("|")) > 5_000 * (9 + size_of::<Box<str>>()));
+    // An automaton of its own size, without a cache; one that is built while it matches, with a cache.
+    assert!((1_000..REGEX_CACHE_BYTES_MAX).contains(&bytes("foo[0-9]+")), "{}", bytes("foo[0-9]+"));
+    assert!(bytes(r"x\pL+y") > REGEX_CACHE_BYTES_MAX + 10_000, "{}", bytes(r"x\pL+y"));
+    let repeated = Matcher::new("l", MatchOp::Regex, "[ab]c".repeat(1_000));
+    assert!(CompiledMatcher::compile_bytes(&repeated) >= 5_000 * 300);
+    assert_eq!(CompiledMatcher::compile_bytes(&Matcher::equal("l", "abc")), 3);
+}
+
+/// What is refused is refused before it has taken hundreds of megabytes.
+#[test]
+fn unicode_classes_are_counted_before_they_are_made() {
+    let of = |count: usize| {
+        let matcher = Matcher::new("l", MatchOp::Regex, r"\p{Greek}?".repeat(count));
+        CompiledMatcher::new(&matcher)
+    };
+    assert!(of(10).is_ok());
+    assert!(matches!(of(UNICODE_CLASSES_MAX + 1), Err(MatcherError::TooLarge { .. })));
+}
+
+#[test]
+fn clones_share_and_equal_matchers_are_equal() {
+    let first = regex("a[0-9]+");
+    assert_eq!(first.clone(), first);
+    assert_eq!(regex("a[0-9]+"), first);
+    assert_ne!(regex("a[0-9]*"), first);
+    let set: std::collections::HashSet<_> =
+        [first.clone(), regex("a[0-9]+"), regex("b")].into_iter().collect();
+    assert_eq!(set.len(), 2);
+}

@@ -30,6 +30,35 @@ fn pairs_go_with_their_last_series_and_their_numbers_are_reused() {
 }
 
 #[test]
+fn values_come_page_by_page() {
+    let mut index = MemoryIndex::default();
+    for id in 0..100 {
+        index.insert(id, &labels(&format!("v={:02},w=x{}", id / 4, id % 3)));
+    }
+    for (values_max, ids_max, pages) in [(1, 100, 25), (7, 100, 4), (100, 9, 9), (100, 100, 1), (0, 0, 25)] {
+        let (mut seen, mut ids, mut count) = (Vec::new(), RoaringBitmap::new(), 0);
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            count += 1;
+            let page = ValuePage { after: after.as_deref(), values_max, ids_max };
+            after = index.visit_values("v", "", &page, &mut |value, postings| {
+                seen.push(value.to_owned());
+                postings.union_into(&mut ids);
+            });
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, index.values("v").collect::<Vec<_>>());
+        assert_eq!((ids.len(), count), (100, pages), "{values_max} {ids_max}");
+    }
+    let page = ValuePage { after: Some("11"), values_max: 100, ids_max: 100 };
+    let mut seen = Vec::new();
+    assert!(index.visit_values("v", "1", &page, &mut |value, _| seen.push(value.to_owned())).is_none());
+    assert_eq!(seen, ["12", "13", "14", "15", "16", "17", "18", "19"]);
+}
+
+#[test]
 fn questions_about_labels() {
     let mut index = MemoryIndex::default();
     for (id, text) in ["a=1,b=x", "a=1,b=y,c=z", "a=2,b=x", "d=q"].into_iter().enumerate() {
