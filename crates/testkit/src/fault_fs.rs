@@ -1,7 +1,8 @@
 //! A disk in memory that fails and forgets on demand.
 //!
 //! Bytes are durable after `sync_data`, names after `sync_dir`; [`FaultFs::crash`] takes away the rest. A failed sync
-//! loses the bytes it was to save for good: later syncs of the file succeed without them, as real systems do.
+//! loses the bytes it was to save for good: later syncs of the file succeed without them, as real systems do, while
+//! readers see them, of later processes too, until the power is cut or [`FaultFs::evict`] makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
@@ -22,7 +23,8 @@ pub enum CrashMode {
     /// Of each file a random subset of the writes reaches the disk, whole or torn, with zeros in the gaps; each unsynced
     /// name survives or not.
     Subset,
-    /// Nothing is lost: the process died, not the machine.
+    /// Nothing is lost yet: the process died, not the machine. What was not durable is no more durable than it was: a
+    /// later crash in another mode may take it.
     KeepAll,
 }
 
@@ -70,6 +72,10 @@ struct Disk {
     planned: Vec<Plan>,
     capacity: Option<u64>,
     lying_syncs: bool,
+    /// So many more calls have an effect.
+    calls_left: Option<u64>,
+    /// A call has come after those.
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -124,9 +130,33 @@ impl FaultFs {
         disk.planned.push(Plan { op, from, to: from.saturating_add(count.saturating_sub(1)), fault });
     }
 
+    /// Lets `calls` more calls happen and fails all after them without any effect: the moment of a crash to come.
+    pub fn halt_after(&self, calls: u64) {
+        let mut disk = self.disk.lock();
+        (disk.calls_left, disk.over) = (Some(calls), false);
+    }
+
+    /// Whether a call has met the end that [`FaultFs::halt_after`] set.
+    #[must_use]
+    pub fn halted(&self) -> bool {
+        self.disk.lock().over
+    }
+
+    /// Makes room in the system's memory: of all files, readers see what is on the disk or still to be written there.
+    /// What a failed sync has lost is gone now.
+    pub fn evict(&self) {
+        for inode in self.disk.lock().inodes.values_mut() {
+            inode.visible = inode.durable.clone();
+            for change in &inode.pending {
+                change.apply(&mut inode.visible);
+            }
+        }
+    }
+
     /// Takes all planned faults back.
     pub fn heal(&self) {
         let mut disk = self.disk.lock();
+        (disk.calls_left, disk.over) = (None, false);
         disk.planned.clear();
         disk.capacity = None;
     }
@@ -190,6 +220,13 @@ impl Disk {
         let calls = self.calls.entry(op).or_insert(0);
         *calls += 1;
         let now = *calls;
+        if let Some(left) = self.calls_left.as_mut() {
+            let Some(rest) = left.checked_sub(1) else {
+                self.over = true;
+                return Err(Error::new(op, path, io::Error::other("halted")));
+            };
+            *left = rest;
+        }
         match self.planned.iter().find(|plan| plan.op == op && plan.from <= now && now <= plan.to) {
             Some(plan) => Err(Error::new(op, path, plan.fault.error())),
             None => Ok(()),
@@ -199,6 +236,9 @@ impl Disk {
     fn crash(&mut self, mode: CrashMode, rng: &dyn Rng) {
         self.life += 1;
         self.locks.clear();
+        if mode == CrashMode::KeepAll {
+            return;
+        }
         // In a fixed order, so that a seed tells the whole story.
         let mut ids: Vec<u64> = self.inodes.keys().copied().collect();
         ids.sort_unstable();
@@ -208,8 +248,7 @@ impl Disk {
             }
         }
         match mode {
-            CrashMode::KeepAll => self.durable_names = self.names.clone(),
-            CrashMode::LoseUnsynced | CrashMode::Tear => {}
+            CrashMode::KeepAll | CrashMode::LoseUnsynced | CrashMode::Tear => {}
             CrashMode::Subset => {
                 for (path, inode) in &self.names {
                     if rng.next_u64() & 1 == 1 {
@@ -257,8 +296,8 @@ impl Inode {
     fn crash(&mut self, mode: CrashMode, rng: &dyn Rng) {
         let below = |n: usize| (rng.next_u64() % (n as u64 + 1)) as usize;
         match mode {
+            CrashMode::KeepAll => return,
             CrashMode::LoseUnsynced => {}
-            CrashMode::KeepAll => self.durable = self.visible.clone(),
             CrashMode::Tear => {
                 let written = |change: &Change| match change {
                     Change::Write { bytes, .. } => bytes.len(),
@@ -381,6 +420,42 @@ impl Fs for FaultFs {
         Ok(disk.names.contains_key(path) || disk.dirs.contains(path))
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Op::Link, from)?;
+        let refuse = |kind: io::ErrorKind| Err(Error::new(Op::Link, from, kind.into()));
+        let Some(inode) = disk.names.get(from).copied() else { return refuse(io::ErrorKind::NotFound) };
+        if !to.parent().is_some_and(|dir| disk.dirs.contains(dir)) {
+            return refuse(io::ErrorKind::NotFound);
+        }
+        if disk.names.contains_key(to) {
+            return refuse(io::ErrorKind::AlreadyExists);
+        }
+        disk.names.insert(to.to_path_buf(), inode);
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Op::Remove, dir)?;
+        let refuse = |kind: io::ErrorKind| Err(Error::new(Op::Remove, dir, kind.into()));
+        if disk.names.keys().chain(&disk.dirs).any(|path| path.parent() == Some(dir)) {
+            return refuse(io::ErrorKind::DirectoryNotEmpty);
+        }
+        if !disk.dirs.remove(dir) {
+            return refuse(io::ErrorKind::NotFound);
+        }
+        Ok(())
+    }
+
+    /// What [`FaultFs::fill_after`] has left; unknown without a limit.
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let mut disk = self.disk.lock();
+        disk.call(Op::Stat, dir)?;
+        let used = disk.used();
+        Ok(disk.capacity.map(|capacity| capacity.saturating_sub(used)))
+    }
+
     fn lock_exclusive(&self, path: &Path) -> Result<Box<dyn FileLock>> {
         let mut disk = self.disk.lock();
         disk.call(Op::Lock, path)?;
@@ -403,6 +478,9 @@ impl File for FaultFile {
     fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         let mut disk = self.disk.lock();
         let planned = disk.call(Op::Write, &self.path);
+        if disk.over {
+            return planned;
+        }
         let used = disk.used();
         let room = disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
         let inode = disk.inode(self, Op::Write)?;
@@ -420,6 +498,9 @@ impl File for FaultFile {
     fn sync_data(&mut self) -> Result<()> {
         let mut disk = self.disk.lock();
         let planned = disk.call(Op::Sync, &self.path);
+        if disk.over {
+            return planned;
+        }
         let lying = disk.lying_syncs;
         let inode = disk.inode(self, Op::Sync)?;
         if planned.is_ok() && !lying {
@@ -523,8 +604,57 @@ mod tests {
         assert!(a.sync_data().is_err());
         a.sync_data().unwrap();
         assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"1", "visible all the same");
+        fs.crash(CrashMode::KeepAll, &rng);
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"1", "and to the next process");
+        fs.open(Path::new("/d/a"), OpenMode::Append).unwrap().sync_data().unwrap();
         fs.crash(CrashMode::LoseUnsynced, &rng);
         assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"");
+    }
+
+    #[test]
+    fn eviction_takes_what_a_failed_sync_has_lost_and_no_more() {
+        let fs = FaultFs::new();
+        let mut a = file(&fs, "/d/a");
+        a.write_all(b"1").unwrap();
+        a.sync_data().unwrap();
+        a.write_all(b"2").unwrap();
+        fs.evict();
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"12", "still to be written");
+        fs.fail(Op::Sync, 1, 1, Fault::Io);
+        assert!(a.sync_data().is_err());
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"12");
+        fs.evict();
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn a_process_that_dies_makes_nothing_durable() {
+        let (fs, rng) = (FaultFs::new(), SimRng::new(1));
+        let mut a = file(&fs, "/d/a");
+        a.write_all(b"1").unwrap();
+        a.sync_data().unwrap();
+        fs.crash(CrashMode::KeepAll, &rng);
+        assert!(a.write_all(b"2").is_err(), "handles die");
+        assert_eq!(fs.list(Path::new("/d")).unwrap(), ["a"]);
+        let mut again = fs.open(Path::new("/d/a"), OpenMode::Append).unwrap();
+        again.write_all(b"2").unwrap();
+        fs.sync_dir(Path::new("/d")).unwrap();
+        fs.crash(CrashMode::LoseUnsynced, &rng);
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn after_the_halt_no_call_has_an_effect() {
+        let fs = FaultFs::new();
+        let mut a = file(&fs, "/d/a");
+        fs.halt_after(1);
+        a.write_all(b"1").unwrap();
+        assert!(!fs.halted());
+        assert!(a.write_all(b"2").is_err() && a.sync_data().is_err() && fs.halted());
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"1");
+        fs.heal();
+        a.write_all(b"3").unwrap();
+        assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"13");
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::time::Duration;
 use chronolith_env::{File, Job, OpenMode, Result, Step};
 
 use crate::frame::{Framed, Framer};
-use crate::record::Seal;
-use crate::segment::{self, SegmentHeader};
-use crate::shard_log::{LogSource, ShardLog, Turn};
+use crate::record::{Header, Seal};
+use crate::repair::Repair;
+use crate::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::shard_log::{FOUND_BATCH, LogSource, ShardLog, Turn};
 use crate::wal::Shared;
 use crate::{SegmentInfo, SyncPolicy, WalStats};
 
@@ -27,6 +28,8 @@ pub(crate) struct Committer {
     /// The epoch that shards log under now.
     epoch: u32,
     segment: Option<Current>,
+    /// What was found on opening and could not be made durable then: comes before any batch.
+    repair: Option<Repair>,
     /// The segment with the last durable batch, and where that ends.
     last: Option<LastSegment>,
     next_number: u32,
@@ -108,28 +111,58 @@ impl Job for Committer {
     }
 }
 
+impl Drop for Committer {
+    /// A committer that is dropped before it has closed the log has panicked, or was taken from its scheduler: whoever
+    /// waits is told at once, and nothing is taken any more.
+    fn drop(&mut self) {
+        let mut progress = self.shared.progress.lock();
+        if progress.closed {
+            return;
+        }
+        progress.closed = true;
+        progress.died = true;
+        self.shared.failing.store(true, Ordering::Release);
+        drop(progress);
+        self.shared.stats.died.store(true, Ordering::Relaxed);
+        self.shared.progressed.notify_all();
+        if std::thread::panicking() {
+            let dir = self.shared.dir.display();
+            tracing::error!(%dir, "the write-ahead log's writer has panicked; writes are refused until a restart");
+        }
+    }
+}
+
 impl Committer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         source: Arc<dyn LogSource>,
         next_number: u32,
         last: Option<LastSegment>,
+        repair: Option<Repair>,
     ) -> Self {
         let mut logs = Vec::new();
         logs.resize_with(shared.options.shards, ShardLog::new);
         let now = shared.env.clock.monotonic();
         let backoff = shared.options.retry_min;
-        let batch =
-            InFlight { number: 0, epoch: 1, logs, floors: Vec::new(), first_seq: None, pending: false };
+        let batch = InFlight {
+            number: FOUND_BATCH,
+            epoch: 1,
+            logs,
+            floors: Vec::new(),
+            first_seq: None,
+            pending: repair.is_some(),
+        };
         Self {
             shared,
             source,
             batch,
             epoch: 1,
             segment: None,
+            repair,
             last,
             next_number,
-            next_seq: 0,
+            // Ascending over restarts, since segment numbers are.
+            next_seq: u64::from(next_number) << 32,
             framer: Framer::new(),
             unsynced: false,
             redefine: false,
@@ -164,6 +197,7 @@ impl Committer {
             if !self.batch.pending && self.unsynced {
                 self.sync_interval();
             }
+            self.mark_end();
             self.segment = None;
             let mut progress = self.shared.progress.lock();
             progress.closed = true;
@@ -193,7 +227,9 @@ impl Committer {
         batch.first_seq = None;
         batch.pending = true;
         self.epoch = next_epoch;
-        let turn = Turn { batch: batch.number, next_epoch };
+        // The batch before is durable, so all its records have their numbers.
+        let sequence = self.next_seq.saturating_sub(1);
+        let turn = Turn { batch: batch.number, next_epoch, sequence };
         for (shard, log) in batch.logs.iter_mut().enumerate() {
             self.source.take(shard, turn, log);
             debug_assert_eq!(log.batch(), batch.number, "the source hands over what is pending");
@@ -260,7 +296,8 @@ impl Committer {
     fn write_batch(&mut self) -> Result<()> {
         let failing = self.shared.failing.load(Ordering::Acquire);
         let empty = self.batch.floors.is_empty() && self.batch.logs.iter().all(ShardLog::is_empty);
-        if empty && !failing {
+        let mended = self.mend()?;
+        if empty && (!failing || mended) {
             // Everything before is durable, or was released as such: there is nothing to wait for.
             return Ok(());
         }
@@ -268,11 +305,17 @@ impl Committer {
         let Some(current) = self.segment.as_mut() else { return Ok(()) };
         // The same numbers in each attempt.
         let first_seq = *self.batch.first_seq.get_or_insert(self.next_seq);
+        // All of the segment is durable: its header before there was a record, its records unless a sync is due.
+        let mark = current.bytes > SEGMENT_HEADER_BYTES as u64 && !self.unsynced;
         let file = &mut current.file;
-        let framed =
-            self.framer.frame(current.seal, first_seq, &self.batch.logs, &self.batch.floors, |bytes| {
-                file.write_all(bytes)
-            })?;
+        let framed = self.framer.frame(
+            current.seal,
+            mark,
+            first_seq,
+            &self.batch.logs,
+            &self.batch.floors,
+            |bytes| file.write_all(bytes),
+        )?;
         self.next_seq = first_seq + framed.records;
         if self.shared.options.sync == SyncPolicy::Always || failing {
             self.sync()?;
@@ -285,6 +328,45 @@ impl Committer {
         }
         self.account(&framed);
         Ok(())
+    }
+
+    /// Makes durable what opening could not; whether there was something.
+    fn mend(&mut self) -> Result<bool> {
+        let Some(repair) = &self.repair else { return Ok(false) };
+        let is_old = |info: &SegmentInfo| info.number == repair.old_number();
+        let old = self.shared.segments.lock().iter().copied().find(is_old);
+        let Some(old) = old else {
+            // Dropped meanwhile: too old to matter.
+            self.repair = None;
+            return Ok(true);
+        };
+        let mended = repair.run(&self.shared.env, &self.shared.dir)?;
+        let mut segments = self.shared.segments.lock();
+        if repair.replaces {
+            segments.retain(|info| !is_old(info));
+        } else if let Some(old) = segments.iter_mut().find(|info| is_old(info)) {
+            old.bytes = repair.from_end;
+        }
+        let (number, bytes, times) = (mended.header.number, mended.bytes, old.times);
+        let (continues, last_sequence) = (mended.header.continues, old.last_sequence);
+        segments.push(SegmentInfo { number, bytes, times, continues, last_sequence });
+        drop(segments);
+        self.last = Some(LastSegment { number, end: bytes, epoch: None });
+        self.repair = None;
+        Ok(true)
+    }
+
+    /// Notes at the end of the segment that all of it is durable, so that the next start has nothing to write again.
+    fn mark_end(&mut self) {
+        let sure = !self.batch.pending && !self.unsynced;
+        let Some(current) = self.segment.as_mut() else { return };
+        if !sure || current.bytes <= SEGMENT_HEADER_BYTES as u64 {
+            return;
+        }
+        let mut mark = Vec::new();
+        Header::mark(self.next_seq).encode(current.seal, &mut mark);
+        // Not synced, and not missed: it only says what is so.
+        let _ = current.file.write_all(&mark);
     }
 
     fn interval_is_over(&self) -> bool {
@@ -376,6 +458,7 @@ impl Committer {
             bytes: current.bytes,
             times: current.times,
             continues: current.continues,
+            last_sequence: self.next_seq.saturating_sub(1),
         };
         let mut segments = self.shared.segments.lock();
         match segments.last_mut().filter(|last| last.number == info.number) {

@@ -67,4 +67,9 @@ pub enum CommitError {
     /// The log has been closed.
     #[error("the write-ahead log is closed")]
     Closed,
+    /// The committer has panicked: nothing is made durable any more, and nothing is taken.
+    #[error(
+        "the write-ahead log's writer has failed for good; restart the program and report what it has printed"
+    )]
+    Died,
 }

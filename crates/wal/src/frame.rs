@@ -86,6 +86,10 @@ impl<S: FnMut(&[u8]) -> Result<()>> Output<'_, S> {
         if self.out.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
+    fn mark(&mut self) {
+        Header::mark(self.seq).encode(self.seal, self.out);
+    }
+
     fn flush(&mut self) -> Result<()> {
         if !self.out.is_empty() {
             (self.sink)(self.out)?;
@@ -102,14 +106,15 @@ impl Framer {
         Self { compressor, out: Vec::new(), raw: Vec::new(), packed: Vec::new(), definitions: Vec::new() }
     }
 
-    /// Hands the records of a batch to `sink`, in pieces; the first one has number `first_seq`. Given the same batch and
-    /// number, the records are the same up to their seal.
+    /// Hands the records of a batch to `sink`, in pieces, behind a mark if `mark` says so; the first one has number
+    /// `first_seq`. Given the same batch and number, the records are the same up to their seal.
     ///
     /// # Errors
     /// The first one of `sink`.
     pub(crate) fn frame(
         &mut self,
         seal: Seal,
+        mark: bool,
         first_seq: u64,
         logs: &[ShardLog],
         floors: &[(Option<String>, i64)],
@@ -118,6 +123,9 @@ impl Framer {
         self.out.clear();
         self.pack_definitions(logs);
         let mut output = Output { out: &mut self.out, seal, seq: first_seq, framed: Framed::default(), sink };
+        if mark {
+            output.mark();
+        }
         write_definitions(&mut output, &self.definitions, &self.packed)?;
         for (shard, log) in logs.iter().enumerate() {
             write_samples(&mut output, shard as u16, log, &mut self.raw)?;

@@ -215,6 +215,7 @@ fn read(header: &Header, payload: &[u8], visit: &mut dyn FnMut(Content<'_>)) -> 
             let (tenant, min_t) = decode_floor(content).ok()?;
             visit(Content::Floor(tenant, min_t));
         }
+        RecordType::Mark => {}
     }
     Some(())
 }

@@ -4,7 +4,8 @@
 //! of all shards, writes them as one batch, syncs once and releases the waiters. Layout byte by byte:
 //! docs/format/wal.md. **Must not know:** the head; tenants, labels and series refs are bytes and numbers here.
 //!
-//! Map: [`Wal::open`] finds the segments and repairs a torn tail · [`Opened::replay`] hands them to a [`Replay`] ·
+//! Map: [`Wal::open`] finds the segments, repairs a torn tail and writes again what may not be
+//! durable · [`Opened::replay`] hands them to a [`Replay`] ·
 //! [`Opened::start`] begins writing · [`ShardLog`], [`LogSource`] the writers' side · [`CommitWaiter`] who waits ·
 //! [`inspect`] segments as records, for people.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -17,6 +18,7 @@ mod open;
 mod options;
 mod quarantine;
 mod record;
+mod repair;
 mod replay;
 mod samples;
 mod scan;

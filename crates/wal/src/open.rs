@@ -1,4 +1,4 @@
-//! Opening: finding the segments, repairing a torn tail.
+//! Opening: finding the segments, cutting off a torn tail, planning the repair of what may not be durable.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use chronolith_env::{Env, File, OpenMode};
 
 use crate::commit::{Committer, LastSegment};
 use crate::quarantine::quarantine;
-use crate::scan::{Item, Scanner, read_header};
+use crate::repair::{Mended, Repair, Survey};
+use crate::scan::read_header;
 use crate::segment::{self, FORMAT_VERSION, HeaderStatus, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::wal::Shared;
 use crate::{Damage, DamageReason, Error, LogSource, Result, SegmentInfo, Wal, WalOptions};
@@ -19,7 +20,9 @@ pub struct Opened {
     pub(crate) shared: Arc<Shared>,
     pub(crate) report: OpenReport,
     pub(crate) found: Vec<Found>,
-    next_number: u32,
+    /// What could not be made durable yet.
+    repair: Option<Repair>,
+    pub(crate) next_number: u32,
 }
 
 /// What opening has found.
@@ -52,6 +55,8 @@ pub(crate) struct Found {
     pub(crate) header: Option<SegmentHeader>,
     /// Where its valid part ends, as far as later segments and its length tell.
     pub(crate) end: u64,
+    /// What its records tell, if they were looked at.
+    survey: Option<Survey>,
 }
 
 /// The end of a segment that cannot be opened now. It may be readable another time: it is neither void nor cut.
@@ -69,9 +74,10 @@ impl Opened {
     /// # Errors
     /// When the job cannot be started.
     pub fn start(self, source: Arc<dyn LogSource>) -> Result<Wal> {
+        self.shared.found_sequence.store((u64::from(self.next_number) << 32) - 1, Ordering::Release);
         let last =
             self.found.last().map(|found| LastSegment { number: found.number, end: found.end, epoch: None });
-        let committer = Committer::new(Arc::clone(&self.shared), source, self.next_number, last);
+        let committer = Committer::new(Arc::clone(&self.shared), source, self.next_number, last, self.repair);
         let job = self.shared.env.scheduler.spawn("wal-commit", Box::new(committer))?;
         // A second start is not possible: this consumes the only owner.
         let _ = self.shared.waker.set(job.waker());
@@ -83,6 +89,9 @@ impl Opened {
 pub(crate) fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Opened> {
     check(&options)?;
     env.fs.create_dir_all(dir)?;
+    // A process that was killed may have made it, and not got any further.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    env.fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
     let numbers = numbers(env, dir)?;
     let mut found = Vec::new();
     let mut report = OpenReport::default();
@@ -93,19 +102,31 @@ pub(crate) fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Opened>
     }
     // Nothing has been changed up to here: a directory of another version stays as it was.
     probe(env, dir)?;
-    cut_torn_tail(env, &mut found, &mut report)?;
-    secure(env, &found)?;
-    let found = link(env, dir, found, &mut report);
-    report.segments = found.len();
-    let next_number = numbers
-        .last()
-        .map_or(Some(1), |last| last.checked_add(1))
-        .ok_or_else(|| Error::NumbersExhausted { dir: dir.to_path_buf() })?;
+    cut_torn_tail(env, &mut found, &mut report);
+    sync_all(env, &found);
+    let mut found = link(env, dir, found, &mut report);
+    // One for a repair, one for the first batch.
+    let exhausted = || Error::NumbersExhausted { dir: dir.to_path_buf() };
+    let free = numbers.last().map_or(Some(1), |last| last.checked_add(1)).ok_or_else(exhausted)?;
+    let mut next_number = free;
     let shared = Shared::new(env.clone(), dir.to_path_buf(), options);
+    let mut repair = None;
+    if let Some(plan) = plan_repair(env, &mut found, free) {
+        next_number = free.checked_add(1).ok_or_else(exhausted)?;
+        match plan.run(env, dir) {
+            Ok(mended) => place(dir, &mut found, &plan, &mended),
+            Err(e) => {
+                shared.hold_back(e);
+                repair = Some(plan);
+            }
+        }
+    }
+    report.segments = found.len();
     shared.stats.corruptions.store(report.damage.len() as u64, Ordering::Relaxed);
     let now = env.clock.now_ms();
-    *shared.segments.lock() = found.iter().map(|found| info(found, now)).collect();
-    Ok(Opened { shared: Arc::new(shared), report, found, next_number })
+    let found_sequence = (u64::from(free) << 32) - 1;
+    *shared.segments.lock() = found.iter().map(|found| info(found, now, found_sequence)).collect();
+    Ok(Opened { shared: Arc::new(shared), report, found, repair, next_number })
 }
 
 fn check(options: &WalOptions) -> Result<()> {
@@ -117,11 +138,12 @@ fn check(options: &WalOptions) -> Result<()> {
 }
 
 /// What is known of a segment before replay: it may have samples of any time until now.
-fn info(found: &Found, now: i64) -> SegmentInfo {
+fn info(found: &Found, now: i64, last_sequence: u64) -> SegmentInfo {
     SegmentInfo {
         number: found.number,
         bytes: if found.end == UNKNOWN_END { 0 } else { found.end },
         times: Some((i64::MIN, now)),
+        last_sequence,
         // If that is not known, it may.
         continues: found.header.is_none_or(|header| header.continues),
     }
@@ -146,7 +168,7 @@ fn look(env: &Env, dir: &Path, number: u32, report: &mut OpenReport) -> Result<O
             let reason = DamageReason::Unreadable;
             let damaged = path.clone();
             report.damage.push(Damage { path: damaged, offset: 0, bytes: 0, reason, quarantined: None });
-            return Ok(Some(Found { number, path, header: None, end: UNKNOWN_END }));
+            return Ok(Some(Found { number, path, header: None, end: UNKNOWN_END, survey: None }));
         }
     };
     let header = match read_header(file.as_ref()) {
@@ -156,7 +178,7 @@ fn look(env: &Env, dir: &Path, number: u32, report: &mut OpenReport) -> Result<O
         }
         HeaderStatus::Damaged => None,
     };
-    Ok(Some(Found { number, path, header, end: len }))
+    Ok(Some(Found { number, path, header, end: len, survey: None }))
 }
 
 /// Fails early where nothing can be written for good. A full disk is no such place.
@@ -175,69 +197,86 @@ fn probe(env: &Env, dir: &Path) -> Result<()> {
 }
 
 /// Cuts off what follows the last record of the last segment. A last segment without anything valid is removed, and the
-/// one before it is then the last.
-fn cut_torn_tail(env: &Env, found: &mut Vec<Found>, report: &mut OpenReport) -> Result<()> {
+/// one before it is then the last. Where that fails, the header of the next segment says the same.
+fn cut_torn_tail(env: &Env, found: &mut Vec<Found>, report: &mut OpenReport) {
     while let Some(last) = found.last_mut().filter(|last| last.end != UNKNOWN_END) {
-        let Ok(file) = env.fs.open(&last.path, OpenMode::Read) else { return Ok(()) };
-        let tail = tail(file.as_ref(), last);
+        let Ok(file) = env.fs.open(&last.path, OpenMode::Read) else { return };
+        let survey = Survey::of(file.as_ref(), last);
+        let tail = tail(file.as_ref(), last, &survey);
         drop(file);
-        let Some(start) = tail else { return Ok(()) };
+        last.survey = Some(survey);
+        let Some(start) = tail else { return };
         let torn = TornTail { path: last.path.clone(), offset: start, bytes: last.end - start };
         if start > 0 {
-            let mut file = env.fs.open(&last.path, OpenMode::Append)?;
-            file.set_len(start)?;
-            // Before anything new is written: else the next start would take the tail for damage in the middle.
-            file.sync_data()?;
+            let file = env.fs.open(&last.path, OpenMode::Append);
+            let _ = file.and_then(|mut file| file.set_len(start).and_then(|()| file.sync_data()));
             last.end = start;
             report.torn_tail = Some(torn);
-            return Ok(());
+            return;
         }
-        env.fs.remove_file(&last.path)?;
-        if let Some(dir) = last.path.parent() {
-            env.fs.sync_dir(dir)?;
-        }
+        let _ = env.fs.remove_file(&last.path);
         report.torn_tail = Some(torn);
         found.pop();
     }
-    Ok(())
 }
 
-/// Makes what a replay will show durable: a killed process may have left it in the system's memory only, and what is
-/// shown is acknowledged to whoever sends it again.
-fn secure(env: &Env, found: &[Found]) -> Result<()> {
-    for (back, segment) in found.iter().rev().enumerate() {
-        let synced = match env.fs.open(&segment.path, OpenMode::Append) {
-            Ok(mut file) => file.sync_data(),
-            // It shows nothing either.
-            Err(_) if segment.end == UNKNOWN_END => Ok(()),
-            Err(e) => Err(e),
-        };
-        // All but the last have been synced before the next one was begun, except under an interval.
-        if back == 0 {
-            synced?;
+/// Syncs the segments. All but the last have been synced before the next one was begun, except under an interval; what
+/// may be missing of the last one is written again, for a sync proves nothing after one that failed.
+fn sync_all(env: &Env, found: &[Found]) {
+    for segment in found {
+        if let Ok(mut file) = env.fs.open(&segment.path, OpenMode::Append) {
+            let _ = file.sync_data();
         }
     }
-    Ok(())
+}
+
+/// What of the log may not be durable. Last segments with a header and nothing else are dropped on the way: nobody
+/// knows whether they are on the device, so no other may refer to them.
+fn plan_repair(env: &Env, found: &mut Vec<Found>, number: u32) -> Option<Repair> {
+    let mut at = found.len();
+    while let Some(segment) = at.checked_sub(1).and_then(|at| found.get(at)) {
+        at -= 1;
+        let survey = match (segment.survey, env.fs.open(&segment.path, OpenMode::Read)) {
+            (Some(survey), _) => survey,
+            (None, Ok(file)) if segment.end != UNKNOWN_END => Survey::of(file.as_ref(), segment),
+            _ => continue,
+        };
+        if survey.is_unsure() {
+            return Some(Repair::plan(segment, &survey, found.last()?, number));
+        }
+        if let Some(mark) = survey.mark {
+            // Nobody knows whether the mark itself is durable.
+            if let Some(segment) = found.get_mut(at).filter(|_| survey.clean) {
+                segment.end = segment.end.min(mark);
+            }
+            return None;
+        }
+        if !survey.records && segment.header.is_some() && at + 1 == found.len() {
+            // If it stays, the next segment's header says that it is void.
+            let _ = env.fs.remove_file(&segment.path);
+            found.pop();
+        }
+    }
+    None
+}
+
+/// Puts a repaired segment in its place.
+fn place(dir: &Path, found: &mut Vec<Found>, repair: &Repair, mended: &Mended) {
+    if let Some(old) = found.iter_mut().find(|found| found.number == repair.old_number()) {
+        old.end = old.end.min(repair.from_end);
+    }
+    if repair.replaces {
+        found.retain(|found| found.number != repair.old_number());
+    }
+    let number = mended.header.number;
+    let path = segment::path(dir, number);
+    found.push(Found { number, path, header: Some(mended.header), end: mended.bytes, survey: None });
 }
 
 /// Where the bytes behind the last record begin, if there are any; 0 when there is neither a header nor a record.
-fn tail(file: &dyn File, found: &Found) -> Option<u64> {
-    let mut scanner = Scanner::new(file, found.number, found.header.as_ref(), found.end);
-    let mut items = Vec::new();
-    let (mut records, mut torn) = (false, None);
-    while scanner.next_window(&mut items) {
-        for item in &items {
-            match *item {
-                Item::Record { .. } => records = true,
-                // What the device cannot read now, it may read another time.
-                Item::Damage { reason: DamageReason::Unreadable, .. } => records = true,
-                Item::Damage { offset, tail: true, .. } => torn = Some(offset),
-                Item::Damage { .. } => {}
-            }
-        }
-    }
-    if records || found.header.is_some() {
-        return torn;
+fn tail(file: &dyn File, found: &Found, survey: &Survey) -> Option<u64> {
+    if survey.records || found.header.is_some() {
+        return survey.torn;
     }
     let unfinished = found.end <= SEGMENT_HEADER_BYTES as u64 || is_our_start(file);
     unfinished.then_some(0)

@@ -36,6 +36,8 @@ pub enum RecordType {
     Samples,
     /// A raised retention floor.
     Floor,
+    /// Everything before it in the segment was durable when it was written. Has no content.
+    Mark,
 }
 
 impl RecordType {
@@ -44,6 +46,7 @@ impl RecordType {
             Self::Series => 1,
             Self::Samples => 2,
             Self::Floor => 3,
+            Self::Mark => 4,
         }
     }
 
@@ -52,6 +55,7 @@ impl RecordType {
             1 => Some(Self::Series),
             2 => Some(Self::Samples),
             3 => Some(Self::Floor),
+            4 => Some(Self::Mark),
             _ => None,
         }
     }
@@ -92,6 +96,16 @@ impl Seal {
 }
 
 impl Header {
+    /// A mark; it takes no number of its own, `seq` is that of a neighbour.
+    pub(crate) const fn mark(seq: u64) -> Self {
+        let type_code = RecordType::Mark.code();
+        Self { type_code, flags: 0, shard: NO_SHARD, payload_len: 0, seq, payload_crc: 0 }
+    }
+
+    pub(crate) const fn is_mark(&self) -> bool {
+        self.type_code == RecordType::Mark.code()
+    }
+
     /// Appends the header.
     pub(crate) fn encode(&self, seal: Seal, out: &mut Vec<u8>) {
         let start = out.len();

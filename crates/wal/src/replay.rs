@@ -25,9 +25,16 @@ pub trait Replay: Sync {
     /// All definitions and floors have been handed over; samples follow.
     fn series_complete(&self) {}
 
-    /// Samples, in the order in which they were applied to the shard. A series that has not been defined is one whose
-    /// definitions were damaged: count its samples as lost.
-    fn samples(&self, shard: usize, samples: &[LoggedSample]);
+    /// Samples, in the order in which they were applied to the shard, under the number of their record. A series that has
+    /// not been defined is one whose definitions were damaged: count its samples as lost.
+    fn samples(&self, shard: usize, sequence: u64, samples: &[LoggedSample]);
+
+    /// Records of `shard` with numbers up to this are known already, and passed over. The log then numbers what it writes
+    /// from above that, even if its segments are gone. Must not change during a replay.
+    fn covered(&self, shard: usize) -> u64 {
+        let _ = shard;
+        0
+    }
 
     /// Asked now and then: `false` ends the replay with [`crate::Error::Cancelled`].
     fn keep_going(&self) -> bool {
@@ -42,6 +49,8 @@ pub struct ReplayReport {
     pub segments: usize,
     /// Records handed over.
     pub records: u64,
+    /// Records passed over because [`Replay::covered`] said so.
+    pub covered: u64,
     /// Series definitions handed over, repetitions included.
     pub series: u64,
     /// Samples handed over.
@@ -94,25 +103,30 @@ impl Opened {
         let already = report.damage_count;
         let env = self.shared.env.clone();
         let dir = self.shared.dir.clone();
+        self.number_above(visitor)?;
         let mut shares: Vec<Share> = Vec::new();
         shares.resize_with(threads.max(1), Share::default);
+        let mut passed = vec![Passed::default(); self.found.len()];
         for pass in [Pass::Series, Pass::Samples] {
             let mut run =
                 Run { env: &env, visitor, report: &mut report, last_seq: Vec::new(), pass, dir: &dir };
-            for found in &self.found {
-                let Some(read) = run.segment(found, &mut shares)? else { continue };
+            for (found, passed) in self.found.iter().zip(&mut passed) {
+                let Some(read) = run.segment(found, &mut shares, passed)? else { continue };
                 if pass == Pass::Samples
                     && let Some(info) =
                         self.shared.segments.lock().iter_mut().find(|info| info.number == found.number)
                     && info.bytes > 0
                 {
                     info.times = match info.times {
+                        // What was passed over may be as well; whoever knows it says when it may go.
+                        times if passed.records > 0 => times,
                         // What could not be read may be as new as anything.
                         Some((_, now)) if !read.whole => {
                             Some((i64::MIN, read.times.map_or(now, |(_, max)| max.max(now))))
                         }
                         _ => read.times,
                     };
+                    info.last_sequence = passed.last_sequence.unwrap_or(info.last_sequence);
                 }
             }
             if pass == Pass::Series {
@@ -122,6 +136,28 @@ impl Opened {
         WalStats::add(&self.shared.stats.corruptions, report.damage_count - already);
         Ok(report)
     }
+
+    /// Sees to it that no new record gets a number that the visitor takes for known.
+    fn number_above(&mut self, visitor: &dyn Replay) -> Result<()> {
+        let covered = (0..self.shared.options.shards).map(|shard| visitor.covered(shard)).max().unwrap_or(0);
+        let number = u32::try_from(covered >> 32).ok().and_then(|number| number.checked_add(1));
+        let exhausted = || Error::NumbersExhausted { dir: self.shared.dir.clone() };
+        if covered > 0 {
+            self.next_number = self.next_number.max(number.ok_or_else(exhausted)?);
+        }
+        Ok(())
+    }
+}
+
+/// What the first pass has seen of a segment, for the second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    /// Where the first record of samples begins that the visitor does not know.
+    start: Option<u64>,
+    /// Records of samples before that.
+    records: u64,
+    /// The highest number of a record, if there was no damage.
+    last_sequence: Option<u64>,
 }
 
 /// What a pass has seen of a segment.
@@ -146,7 +182,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Hands over one segment; `None` if it cannot be opened.
-    fn segment(&mut self, found: &Found, shares: &mut [Share]) -> Result<Option<SegmentRead>> {
+    fn segment(
+        &mut self,
+        found: &Found,
+        shares: &mut [Share],
+        passed: &mut Passed,
+    ) -> Result<Option<SegmentRead>> {
         let file = match self.env.fs.open(&found.path, OpenMode::Read) {
             Ok(file) => file,
             Err(_) => {
@@ -156,7 +197,15 @@ impl Run<'_> {
         };
         let end = file.len().map_or(found.end, |len| len.min(found.end));
         let mut whole = true;
-        let mut scanner = Scanner::new(file.as_ref(), found.number, found.header.as_ref(), end);
+        let mut last_sequence = 0;
+        let mut scanner = match (self.pass, *passed) {
+            // Nothing new before that, or at all.
+            (Pass::Samples, Passed { start, records, .. }) if records > 0 => {
+                let (start, header) = (start.unwrap_or(end), found.header.as_ref());
+                Scanner::starting_at(file.as_ref(), found.number, header, start, end)
+            }
+            _ => Scanner::new(file.as_ref(), found.number, found.header.as_ref(), end),
+        };
         let mut items = Vec::new();
         let mut damage = Vec::new();
         for share in shares.iter_mut() {
@@ -168,7 +217,13 @@ impl Run<'_> {
             }
             for item in &items {
                 match *item {
-                    Item::Record { offset, header } => self.deal(offset, header, shares),
+                    Item::Record { offset, header } => {
+                        if !header.is_mark() {
+                            last_sequence = last_sequence.max(header.seq);
+                        }
+                        self.look_ahead(offset, &header, passed);
+                        self.deal(offset, header, shares);
+                    }
                     Item::Damage { offset, bytes, reason, .. } => damage.push((offset, bytes, reason)),
                 }
             }
@@ -195,6 +250,7 @@ impl Run<'_> {
         }
         self.collect(shares);
         if self.pass == Pass::Series {
+            passed.last_sequence = whole.then_some(last_sequence);
             self.report.segments += 1;
             self.report.bytes += end;
         }
@@ -219,11 +275,26 @@ impl Run<'_> {
         }
     }
 
+    /// Notes in the first pass where the second one has to begin.
+    fn look_ahead(&mut self, offset: u64, header: &Header, passed: &mut Passed) {
+        let samples = RecordType::from_code(header.type_code) == Some(RecordType::Samples);
+        if self.pass == Pass::Samples || !samples || passed.start.is_some() {
+            return;
+        }
+        if header.seq <= self.visitor.covered(usize::from(header.shard)) {
+            passed.records += 1;
+            self.report.covered += 1;
+        } else {
+            passed.start = Some(offset);
+        }
+    }
+
     /// Gives a record to the worker of its shard, if it belongs to this pass and is not there for the second time.
     fn deal(&mut self, offset: u64, header: Header, shares: &mut [Share]) {
         let pass = match RecordType::from_code(header.type_code) {
             Some(RecordType::Series | RecordType::Floor) => Pass::Series,
             Some(RecordType::Samples) => Pass::Samples,
+            Some(RecordType::Mark) => return,
             // Intact, so from a program to come, and by the rule of versions not needed to read the rest.
             None => return,
         };
@@ -239,6 +310,10 @@ impl Run<'_> {
                 return;
             }
             *last = header.seq;
+        }
+        if header.seq <= self.visitor.covered(shard) {
+            self.report.covered += 1;
+            return;
         }
         let worker = shard % shares.len().max(1);
         if let Some(share) = shares.get_mut(worker) {
@@ -304,8 +379,9 @@ impl Share {
                 let times = times.chain(self.times).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
                 self.times = times;
                 self.sample_count += self.samples.len() as u64;
-                visitor.samples(shard, &self.samples);
+                visitor.samples(shard, header.seq, &self.samples);
             }
+            RecordType::Mark => {}
         }
         Some(())
     }

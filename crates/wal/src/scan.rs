@@ -80,6 +80,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// The same, beginning with the record at `start`.
+    pub(crate) fn starting_at(
+        file: &'a dyn File,
+        number: u32,
+        header: Option<&SegmentHeader>,
+        start: u64,
+        end: u64,
+    ) -> Self {
+        let mut scanner = Self::new(file, number, header, end);
+        scanner.base = start.min(end);
+        scanner
+    }
+
     /// Reads the next window and its items; `false` at the end. Payloads of items live until the next call.
     pub(crate) fn next_window(&mut self, items: &mut Vec<Item>) -> bool {
         items.clear();

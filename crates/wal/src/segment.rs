@@ -31,6 +31,8 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// The first and last timestamp (ms, both inclusive) of its samples; `None` without samples, or before replay.
     pub times: Option<(i64, i64)>,
+    /// No record in it has a higher number. Before replay, the highest number that anything found can have.
+    pub last_sequence: u64,
     /// Whether it needs the definitions of the segment before it, and so cannot outlive it.
     pub continues: bool,
 }

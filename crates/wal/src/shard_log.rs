@@ -14,11 +14,16 @@ const SPARE_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Batch(pub(crate) u64);
 
+/// The batch that covers what was found on opening.
+pub(crate) const FOUND_BATCH: u64 = 1;
+
 /// What the committer tells a shard when it takes its pending log.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     pub(crate) batch: u64,
     pub(crate) next_epoch: u32,
+    /// Every record of an earlier batch has a number up to this, every one of this batch a higher one.
+    pub(crate) sequence: u64,
 }
 
 /// Where the committer finds the pending logs: the owner of the shards.
@@ -34,6 +39,7 @@ pub trait LogSource: Send + Sync {
 pub struct ShardLog {
     batch: u64,
     epoch: u32,
+    sequence: u64,
     pub(crate) definitions: Vec<u8>,
     pub(crate) definition_ends: Vec<DefinitionsEnd>,
     open_definitions: u32,
@@ -52,8 +58,9 @@ impl ShardLog {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            batch: 1,
+            batch: FOUND_BATCH + 1,
             epoch: 1,
+            sequence: 0,
             definitions: Vec::new(),
             definition_ends: Vec::new(),
             open_definitions: 0,
@@ -105,6 +112,22 @@ impl ShardLog {
         self.epoch
     }
 
+    /// Everything that this process has logged under numbers up to this was applied to the shard before: what is copied
+    /// from the shard after asking, under the same lock, has it. The batch that is being written and what is pending lie
+    /// behind it, so a copy has more than it stands for, never less. Rises with each batch that is taken; what was found
+    /// on opening counts once [`ShardLog::found`] has been called.
+    #[inline]
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Tells a shard that has logged nothing yet what was found on opening, and so replayed: see
+    /// [`crate::CommitWaiter::found_sequence`].
+    pub fn found(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
     /// Whether nothing is pending.
     #[inline]
     #[must_use]
@@ -131,6 +154,7 @@ impl ShardLog {
         self.clear();
         self.batch = turn.batch + 1;
         self.epoch = turn.next_epoch;
+        self.sequence = turn.sequence;
         into.close();
     }
 

@@ -1,6 +1,6 @@
 //! What a log counts about itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the buckets of [`StatsSnapshot::sync_buckets`], seconds.
@@ -21,6 +21,7 @@ pub struct WalStats {
     pub(crate) corruptions: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) segment: AtomicU64,
+    pub(crate) died: AtomicBool,
 }
 
 /// The counters at one moment.
@@ -48,6 +49,8 @@ pub struct StatsSnapshot {
     pub failures: u64,
     /// Number of the segment being written; 0 before the first.
     pub segment: u64,
+    /// The committer has panicked: see [`crate::CommitError::Died`].
+    pub died: bool,
 }
 
 impl WalStats {
@@ -72,6 +75,7 @@ impl WalStats {
             corruptions: get(&self.corruptions),
             failures: get(&self.failures),
             segment: get(&self.segment),
+            died: self.died.load(Ordering::Relaxed),
         }
     }
 

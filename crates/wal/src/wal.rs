@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::open::Opened;
 use crate::segment::{self, SegmentInfo};
+use crate::shard_log::FOUND_BATCH;
 use crate::{Batch, CommitError, Result, WalOptions, WalStats};
 
 /// A running log. Dropping it closes it.
@@ -43,14 +44,27 @@ pub(crate) struct Shared {
     pub(crate) progressed: Condvar,
     pub(crate) floors: Mutex<PendingFloors>,
     pub(crate) segments: Mutex<Vec<SegmentInfo>>,
+    /// Everything found on opening has a number up to this, everything written since a higher one.
+    pub(crate) found_sequence: AtomicU64,
     pub(crate) waker: OnceLock<Arc<dyn Wake>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) durable: u64,
     pub(crate) failure: Option<Arc<chronolith_env::Error>>,
     pub(crate) closed: bool,
+    pub(crate) died: bool,
+}
+
+impl Progress {
+    /// Nothing will become durable any more.
+    fn ended(&self) -> Result<(), CommitError> {
+        if self.died {
+            return Err(CommitError::Died);
+        }
+        if self.closed { Err(CommitError::Closed) } else { Ok(()) }
+    }
 }
 
 /// Floors not yet taken by the committer. One per tenant is pending at most: a higher one replaces a lower one.
@@ -61,8 +75,9 @@ pub(crate) struct PendingFloors {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, which is created if need be: lists its segments and cuts off an unfinished end. Nothing
-    /// else is changed.
+    /// Opens the log in `dir`, which is created if need be: lists its segments, cuts off an unfinished end and writes
+    /// again what an earlier process may have left in the system's memory only. If that fails, the log opens all the
+    /// same, shows everything and acknowledges nothing until it has succeeded.
     ///
     /// # Errors
     /// [`crate::Error::ForeignVersion`], and when the directory cannot be read or written. Damage is no error.
@@ -123,6 +138,16 @@ impl Wal {
         self.drop_prefix(|info| info.number < number)
     }
 
+    /// Deletes the oldest segments as long as no record in them has a number above `sequence` and no later segment needs
+    /// them; never the one in use. To be called when everything up to `sequence`, of all shards, is durable elsewhere.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; those before it are.
+    pub fn delete_covered(&self, sequence: u64) -> Result<usize> {
+        self.drop_prefix(|info| info.last_sequence <= sequence)
+    }
+
     fn drop_prefix(&self, old: impl Fn(&SegmentInfo) -> bool) -> Result<usize> {
         let mut segments = self.shared.segments.lock();
         // The last one may be in use, and the next segment's header refers to it.
@@ -157,7 +182,11 @@ impl Wal {
     /// When what was pending could not be made durable.
     pub fn close(&self) -> Result<(), CommitError> {
         self.job.stop();
-        match &self.shared.progress.lock().failure {
+        let progress = self.shared.progress.lock();
+        if progress.died {
+            return Err(CommitError::Died);
+        }
+        match &progress.failure {
             Some(source) => Err(CommitError::Failed { source: Arc::clone(source) }),
             None => Ok(()),
         }
@@ -177,9 +206,16 @@ impl CommitWaiter {
     /// Whether `batch` is durable; asks for a commit if not. Never blocks.
     ///
     /// # Errors
-    /// [`CommitError::Closed`] if it never will be.
+    /// [`CommitError::Closed`] or [`CommitError::Died`] if it never will be.
     pub fn poll(&self, batch: Batch) -> Result<bool, CommitError> {
         self.shared.poll(batch)
+    }
+
+    /// Everything found on opening, and so replayed, has a number up to this; what was written since has a higher one.
+    /// See [`crate::ShardLog::sequence`] for the latter.
+    #[must_use]
+    pub fn found_sequence(&self) -> u64 {
+        self.shared.found_sequence.load(Ordering::Acquire)
     }
 
     /// See [`Wal::admit`].
@@ -198,15 +234,30 @@ impl Shared {
             dir,
             options,
             stats: WalStats::default(),
-            durable: AtomicU64::new(0),
+            durable: AtomicU64::new(FOUND_BATCH),
             requested: AtomicBool::new(false),
             failing: AtomicBool::new(false),
-            progress: Mutex::new(Progress::default()),
+            progress: Mutex::new(Progress {
+                durable: FOUND_BATCH,
+                failure: None,
+                closed: false,
+                died: false,
+            }),
             progressed: Condvar::new(),
-            floors: Mutex::new(PendingFloors { batch: 1, floors: Vec::new() }),
+            floors: Mutex::new(PendingFloors { batch: FOUND_BATCH + 1, floors: Vec::new() }),
             segments: Mutex::new(Vec::new()),
+            found_sequence: AtomicU64::new(0),
             waker: OnceLock::new(),
         }
+    }
+
+    /// What was found on opening is not durable yet, because of `failure`.
+    pub(crate) fn hold_back(&self, failure: chronolith_env::Error) {
+        let mut progress = self.progress.lock();
+        progress.durable = FOUND_BATCH - 1;
+        progress.failure = Some(Arc::new(failure));
+        self.durable.store(FOUND_BATCH - 1, Ordering::Release);
+        self.failing.store(true, Ordering::Release);
     }
 
     fn admit(&self) -> Result<(), CommitError> {
@@ -214,9 +265,7 @@ impl Shared {
             return Ok(());
         }
         let progress = self.progress.lock();
-        if progress.closed {
-            return Err(CommitError::Closed);
-        }
+        progress.ended()?;
         match &progress.failure {
             Some(source) => Err(CommitError::Failed { source: Arc::clone(source) }),
             None => Ok(()),
@@ -235,9 +284,7 @@ impl Shared {
             if progress.durable >= batch.0 {
                 return Ok(());
             }
-            if progress.closed {
-                return Err(CommitError::Closed);
-            }
+            progress.ended()?;
             if self.progressed.wait_until(&mut progress, deadline).timed_out() && progress.durable < batch.0 {
                 return Err(progress
                     .failure
@@ -253,9 +300,7 @@ impl Shared {
         if self.durable.load(Ordering::Acquire) >= batch.0 {
             return Ok(true);
         }
-        if self.progress.lock().closed {
-            return Err(CommitError::Closed);
-        }
+        self.progress.lock().ended()?;
         self.request();
         Ok(false)
     }

@@ -24,6 +24,7 @@ fn log(batches: u32) -> (FaultFs, Vec<(usize, usize, Vec<Row>)>) {
         assert!(bench.commit(1, &samples));
         rows.push(samples.iter().map(|(s, t, v)| (*s, *t, v.to_bits())).collect());
     }
+    bench.wal.close().unwrap();
     let fs = bench.kill();
     let opened = Segment::open(&fs, &segment(1)).unwrap();
     let mut placed = Vec::new();
@@ -94,11 +95,38 @@ fn a_segment_cut_anywhere_keeps_what_is_whole() {
         assert_eq!(report.damage_count, 0, "cut at {len}: a torn tail is no damage");
         if let Some(torn) = &opened.torn_tail {
             assert_eq!(torn.offset + torn.bytes, len as u64);
-            // It has been repaired for good.
-            assert_eq!(fs.read(&segment(1)).map_or(0, |bytes| bytes.len() as u64), torn.offset);
+            // It has been repaired for good: cut off, or all there is has been written again elsewhere.
+            assert!(
+                fs.read(&segment(1)).is_none_or(|bytes| bytes.len() as u64 == torn.offset),
+                "cut at {len}"
+            );
         }
-        let (opened, ..) = replay(&fs);
-        assert_eq!(opened.torn_tail, None);
+        let (opened, _, replayed) = replay(&fs);
+        assert_eq!((opened.torn_tail, replayed.sorted()), (None, want), "cut at {len}");
+    }
+}
+
+#[test]
+fn what_cannot_be_cut_off_is_not_read_all_the_same() {
+    for (op, len) in [(Op::Truncate, 300), (Op::Sync, 300), (Op::Create, 300), (Op::Remove, 30)] {
+        let (fs, placed) = log(3);
+        let mut bytes = fs.read(&segment(1)).unwrap();
+        bytes.truncate(len);
+        fs.put(&segment(1), bytes);
+        // The first file that is created is the probe.
+        fs.fail(op, if op == Op::Create { 2 } else { 1 }, 1, Fault::Io);
+        let bench = Bench::open(&fs, 8, options(2));
+        assert!(bench.opened.torn_tail.is_some(), "{op}");
+        bench.fake.scheduler.run_for(std::time::Duration::from_secs(1));
+        assert!(bench.commit(1, &[(9, 9, 9.0)]), "{op}");
+        let fs = bench.kill();
+        let (opened, report, replayed) = replay(&fs);
+        let mut want: Vec<Row> =
+            placed.iter().filter(|(_, to, _)| *to <= len).flat_map(|(.., rows)| rows.clone()).collect();
+        want.push((9, 9, 9_f64.to_bits()));
+        want.sort_unstable();
+        assert_eq!(replayed.sorted(), want, "{op}");
+        assert_eq!((opened.torn_tail, report.damage_count), (None, 0), "{op}: {:?}", report.damage);
     }
 }
 
@@ -187,6 +215,7 @@ fn a_missing_segment_is_reported_and_the_others_are_read() {
     for i in 1..=3 {
         let bench = Bench::open(&fs, u64::from(i), options(2));
         assert!(bench.commit(0, &[(i, 1, 1.0)]));
+        bench.wal.close().unwrap();
         bench.kill();
     }
     fs.remove_file(&segment(2)).unwrap();

@@ -49,6 +49,7 @@ fn segments_are_dropped_by_time_from_the_front() {
 #[test]
 fn replay_restores_the_times_of_segments() {
     let bench = rolled();
+    bench.wal.close().unwrap();
     let before = bench.wal.segments();
     let fs = bench.kill();
     let again = Bench::open(&fs, 4, options(2));

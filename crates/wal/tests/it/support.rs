@@ -86,7 +86,7 @@ impl Replay for Replayed {
         self.floors.lock().push((tenant.map(str::to_owned), min_t));
     }
 
-    fn samples(&self, shard: usize, samples: &[LoggedSample]) {
+    fn samples(&self, shard: usize, _: u64, samples: &[LoggedSample]) {
         let rows = samples.iter().map(|s| (s.series, s.timestamp, s.value.to_bits()));
         self.rows.lock().entry(shard).or_default().extend(rows);
     }

@@ -3,12 +3,44 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chronolith_env::Env;
-use chronolith_wal::{Wal, WalOptions};
+use chronolith_wal::{CommitError, LogSource, ShardLog, Turn, Wal, WalOptions};
 
 use crate::support::{Row, Shards, replay_with};
+
+/// Panics when it is asked for what is pending.
+struct Panicking;
+
+impl LogSource for Panicking {
+    fn take(&self, _: usize, _: Turn, _: &mut ShardLog) {
+        panic!("as a defect of the log or its source would");
+    }
+}
+
+#[test]
+fn a_panic_of_the_committer_ends_the_log_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let options = WalOptions { shards: 1, commit_timeout: Duration::from_secs(60), ..WalOptions::default() };
+    let wal = Wal::open(&env, dir.path(), options).unwrap().start(Arc::new(Panicking)).unwrap();
+    let mut log = ShardLog::new();
+    let nothing = log.ticket();
+    log.sample(1, 1, 1.0);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert!(matches!(wal.wait(log.ticket()), Err(CommitError::Died))));
+        }
+    });
+    assert!(begin.elapsed() < Duration::from_secs(20), "nobody waits for a timeout");
+    assert!(matches!(wal.admit(), Err(CommitError::Died)), "nothing more is taken");
+    assert!(matches!(wal.waiter().poll(log.ticket()), Err(CommitError::Died)));
+    assert!(wal.waiter().poll(nothing).unwrap(), "what was durable is");
+    assert!(wal.stats().snapshot().died);
+    assert!(matches!(wal.close(), Err(CommitError::Died)));
+}
 
 #[test]
 fn every_acknowledged_sample_of_many_writers_is_there() {
