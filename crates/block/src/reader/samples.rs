@@ -1,0 +1,317 @@
+//! The samples of a series out of all parts of a block.
+
+use chronolith_chunk::dense::Statistics;
+use chronolith_model::{Histogram, TimeRange, Timestamp};
+
+use super::Block;
+use super::cursor::{Cursor, Slot};
+use crate::error::Result;
+use crate::layout::directory::FrameKind;
+use crate::tombstones::{Deletions, is_deleted};
+
+/// Samples of one series as columns. Floats and histograms each ascend by timestamp, and share none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SeriesSamples {
+    /// Of the floats, in milliseconds.
+    pub timestamps: Vec<Timestamp>,
+    /// One per timestamp. Stale markers are among them.
+    pub values: Vec<f64>,
+    /// Of the histograms, in milliseconds.
+    pub histogram_timestamps: Vec<Timestamp>,
+    /// One per timestamp of a histogram.
+    pub histograms: Vec<Histogram>,
+}
+
+impl SeriesSamples {
+    /// How many samples of both kinds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.timestamps.len() + self.histogram_timestamps.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all samples, keeps the memory.
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+        self.histogram_timestamps.clear();
+        self.histograms.clear();
+    }
+}
+
+/// A run of a series' samples that lies in one part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fragment {
+    /// First and last timestamp of those inside the range asked for.
+    pub range: TimeRange,
+    /// How many samples; deletions not regarded.
+    pub samples: u32,
+    /// What the samples come to: of floats of which all are inside the range asked for, none is deleted and none
+    /// competes with a sample of another fragment.
+    pub statistics: Option<Statistics>,
+}
+
+/// Reads samples of a block, one series after another.
+#[derive(Debug)]
+pub struct SeriesReader<'a> {
+    pub(super) cursors: Vec<Cursor<'a>>,
+    pub(super) deletions: std::sync::Arc<Deletions>,
+    block: &'a Block,
+    pub(super) merge: Merge,
+    deleted: Vec<TimeRange>,
+}
+
+/// Samples of one series in one part, as far as they are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Number of the cursor.
+    pub(crate) cursor: usize,
+    pub(crate) slot: Slot,
+    /// The samples asked for, as places in the slot.
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) range: TimeRange,
+}
+
+/// Turns runs into samples, with buffers that it reuses.
+#[derive(Debug, Default)]
+pub(crate) struct Merge {
+    pub(super) values: Vec<f64>,
+    runs: Vec<Run>,
+}
+
+impl<'a> SeriesReader<'a> {
+    pub(super) fn new(block: &'a Block) -> Self {
+        let parts = &block.directory().parts;
+        Self {
+            cursors: parts.iter().map(|part| Cursor::new(block.source(), part)).collect(),
+            deletions: block.deletions(),
+            block,
+            merge: Merge::default(),
+            deleted: Vec::new(),
+        }
+    }
+
+    /// Appends the samples of series `id` inside `range`, both ends included, to `into`, whose samples must be older.
+    /// Of two samples at one timestamp the one in the part of lower priority is taken; deleted ones are left out. Nothing
+    /// if there is no such series.
+    ///
+    /// # Errors
+    /// When a piece of the block is damaged or cannot be read. `into` then has an unknown part of the samples.
+    pub fn read(&mut self, id: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        let mut runs = std::mem::take(&mut self.merge.runs);
+        runs.clear();
+        let found = find_runs(&mut self.cursors, id, range, &mut runs);
+        let read = found.and_then(|()| {
+            self.deletions.ranges(id, &mut self.deleted);
+            let deleted = self.deleted.as_slice();
+            self.merge.read(&mut self.cursors, &mut runs, |_| deleted, into)
+        });
+        self.merge.runs = runs;
+        read
+    }
+
+    /// The runs of series `id` inside `range`, ascending by their first timestamp, with statistics where they hold.
+    ///
+    /// # Errors
+    /// When a piece of the block is damaged or cannot be read.
+    pub fn fragments(&mut self, id: u32, range: TimeRange) -> Result<Vec<Fragment>> {
+        let mut runs = Vec::new();
+        find_runs(&mut self.cursors, id, range, &mut runs)?;
+        runs.sort_by_key(|run| run.range.min);
+        self.deletions.ranges(id, &mut self.deleted);
+        let mut fragments = Vec::new();
+        for (i, run) in runs.iter().enumerate() {
+            let alone = !runs.iter().enumerate().any(|(j, other)| i != j && other.range.overlaps(&run.range));
+            let whole = run.from == 0 && run.to == run.slot.column.len as usize;
+            let untouched = !self.deleted.iter().any(|deleted| deleted.overlaps(&run.range));
+            let usable = alone && whole && untouched && run.slot.kind == FrameKind::Float;
+            let part = self.cursors.get(run.cursor).map(Cursor::part).filter(|_| usable);
+            let statistics = match part.and_then(|part| part.floats.get(run.slot.frame)) {
+                Some(entry) => self.block.source().statistics(entry)?.get(run.slot.slot).copied(),
+                None => None,
+            };
+            fragments.push(Fragment { range: run.range, samples: (run.to - run.from) as u32, statistics });
+        }
+        Ok(fragments)
+    }
+}
+
+/// Collects the runs of series `id` in the parts of `cursors` inside `range`.
+pub(crate) fn find_runs(
+    cursors: &mut [Cursor<'_>],
+    id: u32,
+    range: TimeRange,
+    runs: &mut Vec<Run>,
+) -> Result<()> {
+    for (index, cursor) in cursors.iter_mut().enumerate() {
+        for kind in [FrameKind::Float, FrameKind::Histogram] {
+            add_run(index, cursor, kind, id, range, runs)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the run of one kind that series `id` has in the part of a cursor.
+pub(crate) fn add_run(
+    index: usize,
+    cursor: &mut Cursor<'_>,
+    kind: FrameKind,
+    id: u32,
+    range: TimeRange,
+    runs: &mut Vec<Run>,
+) -> Result<()> {
+    if !cursor.part().range.overlaps(&range) {
+        return Ok(());
+    }
+    let Some(slot) = cursor.find(kind, id)? else { return Ok(()) };
+    let timestamps = cursor.timestamps(slot.column)?;
+    let from = timestamps.partition_point(|t| *t < range.min);
+    let to = timestamps.partition_point(|t| *t <= range.max);
+    let inside = timestamps.get(from..to).unwrap_or_default();
+    if let (Some(&min), Some(&max)) = (inside.first(), inside.last()) {
+        runs.push(Run { cursor: index, slot, from, to, range: TimeRange::new(min, max) });
+    }
+    Ok(())
+}
+
+impl Merge {
+    /// Appends the samples of `runs`, which are all of one series, but those in the ranges that `deleted` says are
+    /// deleted for a cursor. The order of cursors decides between parts of equal priority.
+    pub(crate) fn read<'d>(
+        &mut self,
+        cursors: &mut [Cursor<'_>],
+        runs: &mut [Run],
+        deleted: impl Fn(usize) -> &'d [TimeRange],
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
+        runs.sort_by_key(|run| run.range.min);
+        if !runs.is_sorted_by(|a, b| a.range.max < b.range.min) {
+            return merge_runs(cursors, runs, deleted, into);
+        }
+        for run in runs.iter() {
+            let before = (into.timestamps.len(), into.histogram_timestamps.len());
+            self.append(cursors, run, into)?;
+            let deleted = deleted(run.cursor);
+            if !deleted.is_empty() {
+                remove(&mut into.timestamps, &mut into.values, before.0, deleted);
+                remove(&mut into.histogram_timestamps, &mut into.histograms, before.1, deleted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a run that competes with no other.
+    fn append(&mut self, cursors: &mut [Cursor<'_>], run: &Run, into: &mut SeriesSamples) -> Result<()> {
+        let Some(cursor) = cursors.get_mut(run.cursor) else { return Ok(()) };
+        let timestamps = cursor.timestamps(run.slot.column)?.get(run.from..run.to).unwrap_or_default();
+        match run.slot.kind {
+            FrameKind::Float => {
+                into.timestamps.extend_from_slice(timestamps);
+                if run.to - run.from == run.slot.column.len as usize {
+                    return cursor.floats(run.slot, &mut into.values);
+                }
+                self.values.clear();
+                cursor.floats(run.slot, &mut self.values)?;
+                into.values.extend_from_slice(self.values.get(run.from..run.to).unwrap_or_default());
+                Ok(())
+            }
+            FrameKind::Histogram => {
+                into.histogram_timestamps.extend_from_slice(timestamps);
+                cursor.histograms(run.slot, run.from..run.to, &mut into.histograms)
+            }
+        }
+    }
+}
+
+/// Appends runs of which some overlap: at each timestamp the sample of the lowest priority that is not deleted.
+fn merge_runs<'d>(
+    cursors: &mut [Cursor<'_>],
+    runs: &mut [Run],
+    deleted: impl Fn(usize) -> &'d [TimeRange],
+    into: &mut SeriesSamples,
+) -> Result<()> {
+    let priority = |run: &Run| cursors.get(run.cursor).map(|cursor| cursor.part().priority);
+    runs.sort_by_key(|run| (priority(run), run.cursor));
+    // Who wins each timestamp: run and place in it.
+    let mut picks: Vec<(Timestamp, u32, u32)> = Vec::new();
+    let (mut values, mut histograms) = (Vec::new(), Vec::new());
+    for (number, run) in runs.iter().enumerate() {
+        let Some(cursor) = cursors.get_mut(run.cursor) else { continue };
+        let timestamps = cursor.timestamps(run.slot.column)?.get(run.from..run.to).unwrap_or_default();
+        picks = merge_picks(&picks, timestamps, number as u32, deleted(run.cursor));
+        let (mut run_values, mut run_histograms) = (Vec::new(), Vec::new());
+        match run.slot.kind {
+            FrameKind::Float => cursor.floats(run.slot, &mut run_values)?,
+            FrameKind::Histogram => cursor.histograms(run.slot, run.from..run.to, &mut run_histograms)?,
+        }
+        values.push(run_values);
+        histograms.push(run_histograms.into_iter().map(Some).collect::<Vec<_>>());
+    }
+    for (timestamp, number, place) in picks {
+        let (number, place) = (number as usize, place as usize);
+        let Some(run) = runs.get(number) else { continue };
+        match run.slot.kind {
+            FrameKind::Float => {
+                into.timestamps.push(timestamp);
+                into.values.extend(values.get(number).and_then(|values| values.get(run.from + place)));
+            }
+            FrameKind::Histogram => {
+                into.histogram_timestamps.push(timestamp);
+                into.histograms.extend(histograms.get_mut(number).and_then(|all| all.get_mut(place)?.take()));
+            }
+        }
+    }
+    debug_assert_eq!(into.timestamps.len(), into.values.len());
+    debug_assert_eq!(into.histogram_timestamps.len(), into.histograms.len());
+    Ok(())
+}
+
+/// The picks, and from `timestamps` what they leave free and is not deleted.
+fn merge_picks(
+    picks: &[(Timestamp, u32, u32)],
+    timestamps: &[Timestamp],
+    run: u32,
+    deleted: &[TimeRange],
+) -> Vec<(Timestamp, u32, u32)> {
+    let mut merged = Vec::with_capacity(picks.len() + timestamps.len());
+    let mut picks = picks.iter().copied().peekable();
+    for (place, &timestamp) in timestamps.iter().enumerate() {
+        while let Some(pick) = picks.next_if(|pick| pick.0 < timestamp) {
+            merged.push(pick);
+        }
+        match picks.next_if(|pick| pick.0 == timestamp) {
+            Some(pick) => merged.push(pick),
+            None if is_deleted(deleted, timestamp) => {}
+            None => merged.push((timestamp, run, place as u32)),
+        }
+    }
+    merged.extend(picks);
+    merged
+}
+
+/// Removes what is deleted from two columns, from place `start` on.
+fn remove<T>(timestamps: &mut Vec<Timestamp>, values: &mut Vec<T>, start: usize, deleted: &[TimeRange]) {
+    let keep: Vec<bool> =
+        timestamps.iter().skip(start).map(|timestamp| !is_deleted(deleted, *timestamp)).collect();
+    if keep.iter().all(|keep| *keep) {
+        return;
+    }
+    let mut flags = keep.iter();
+    let mut at = 0;
+    timestamps.retain(|_| {
+        at += 1;
+        at <= start || flags.next().copied().unwrap_or(true)
+    });
+    let mut flags = keep.iter();
+    let mut at = 0;
+    values.retain(|_| {
+        at += 1;
+        at <= start || flags.next().copied().unwrap_or(true)
+    });
+}

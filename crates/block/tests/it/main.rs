@@ -1,0 +1,10 @@
+//! What a block promises, from outside.
+
+mod corruption;
+mod crash;
+mod fixture;
+mod format;
+mod merging;
+mod roundtrip;
+mod size;
+mod verification;

@@ -1,0 +1,313 @@
+//! Reading the merged block gives what reading the inputs gives.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chronolith_block::{Block, BlockRange, Error, MergeSpec, Merged, PARTS_MAX, merge};
+use chronolith_model::{Labels, TimeRange};
+use proptest::prelude::*;
+
+use crate::fixture::{DIR, Disk, Model, Value, add, delete, histogram, inside, read, spec, tombstone};
+use crate::roundtrip::{content, series};
+
+const HOURS2: i64 = 7_200_000;
+
+fn shifted(model: &Model, by: i64) -> Model {
+    let shift = |samples: &BTreeMap<i64, Value>| samples.iter().map(|(t, v)| (t + by, v.clone())).collect();
+    model.iter().map(|(labels, samples)| (labels.clone(), shift(samples))).collect()
+}
+
+/// Blocks of neighbouring time with the same series.
+fn neighbours(disk: &Disk, n: u64, series: u64, samples: i64) -> (Vec<Block>, Model) {
+    let mut all = Model::new();
+    let mut blocks = Vec::new();
+    for number in 0..n {
+        let start = number as i64 * HOURS2;
+        let model = shifted(&content(series, samples), start);
+        add(&mut all, &model);
+        let range = BlockRange::new(start, start + HOURS2);
+        blocks.push(disk.open(&disk.write(number, range, &[(number, model)])));
+    }
+    (blocks, all)
+}
+
+fn merged_model(disk: &Disk, merged: &Merged) -> Model {
+    merged.block.as_ref().map_or_else(Model::new, |block| read(&disk.open(&block.path), TimeRange::ALL))
+}
+
+#[test]
+fn frames_of_neighbours_are_copied() {
+    let disk = Disk::new();
+    let (blocks, all) = neighbours(&disk, 4, 30, 100);
+    let inputs: Vec<_> = blocks.iter().collect();
+    let merged = disk.merge(100, BlockRange::new(0, 4 * HOURS2), &inputs);
+    assert_eq!(merged.frames_encoded, 0);
+    assert!(merged.frames_copied >= 8, "floats and histograms of four parts: {merged:?}");
+    assert_eq!(merged_model(&disk, &merged), all);
+    // Merging what was merged copies again.
+    let first = disk.open(&merged.block.unwrap().path);
+    let merged = disk.merge(101, BlockRange::new(0, 4 * HOURS2), &[&first]);
+    assert_eq!(merged.frames_encoded, 0);
+    assert_eq!(merged_model(&disk, &merged), all);
+}
+
+#[test]
+fn churning_series_leave_frames_alone() {
+    let disk = Disk::new();
+    let (mut blocks, mut all) = (Vec::new(), Model::new());
+    for number in 0..4_u64 {
+        let start = number as i64 * HOURS2;
+        let mut model = shifted(&content(30, 100), start);
+        for instance in 0..10 {
+            let labels = series("c_churn", number * 100 + instance);
+            model.insert(labels, BTreeMap::from([(start + 5, Value::Float(instance))]));
+        }
+        add(&mut all, &model);
+        let range = BlockRange::new(start, start + HOURS2);
+        blocks.push(disk.open(&disk.write(number, range, &[(number, model)])));
+    }
+    let merged = disk.merge(100, BlockRange::new(0, 4 * HOURS2), &blocks.iter().collect::<Vec<_>>());
+    assert_eq!(merged.frames_encoded, 0, "only ids change");
+    assert_eq!(merged_model(&disk, &merged), all);
+}
+
+#[test]
+fn many_parts_are_joined() {
+    let disk = Disk::new();
+    let n = PARTS_MAX as u64 + 4;
+    let (blocks, all) = neighbours(&disk, n, 3, 30);
+    let range = BlockRange::new(0, n as i64 * HOURS2);
+    let merged = disk.merge(100, range, &blocks.iter().collect::<Vec<_>>());
+    assert_eq!(merged.frames_copied, 0);
+    assert_eq!(merged_model(&disk, &merged), all);
+}
+
+#[test]
+fn deletions_touch_their_frames_only() {
+    let disk = Disk::new();
+    let (blocks, mut all) = neighbours(&disk, 2, 200, 150);
+    let range = BlockRange::new(0, 2 * HOURS2);
+    for tombstone in [tombstone("instance", "i7", 100_000, 400_000), tombstone("__name__", "no such", 0, 1)] {
+        blocks[0].delete(tombstone.clone()).unwrap();
+        delete(&mut all, &tombstone);
+    }
+    // Whole series of both blocks.
+    let gone = tombstone("__name__", "a_constant", i64::MIN, i64::MAX);
+    for block in &blocks {
+        block.delete(gone.clone()).unwrap();
+    }
+    delete(&mut all, &gone);
+    let merged = disk.merge(100, range, &[&blocks[0], &blocks[1]]);
+    assert!(merged.frames_copied > 0 && merged.frames_encoded > 0, "{merged:?}");
+    assert_eq!(merged.inputs.iter().map(|(_, generation)| *generation).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(merged_model(&disk, &merged), all);
+    let block = disk.open(&merged.block.unwrap().path);
+    assert_eq!(block.meta().series as usize, all.len(), "series without samples are gone");
+    assert_eq!(block.tombstones_generation(), 0);
+}
+
+#[test]
+fn late_samples_touch_their_frames_only() {
+    let disk = Disk::new();
+    let (blocks, mut all) = neighbours(&disk, 1, 200, 150);
+    let mut late = Model::new();
+    late.insert(series("b_counter", 9), BTreeMap::from([(77, Value::Float(1)), (1_500_000, histogram(3))]));
+    late.insert(series("b_new", 1), BTreeMap::from([(99, Value::Float(2))]));
+    let second = disk.open(&disk.write(9, BlockRange::new(0, HOURS2), &[(9, late.clone())]));
+    add(&mut all, &late);
+    let merged = disk.merge(100, BlockRange::new(0, HOURS2), &[&blocks[0], &second]);
+    assert!(merged.frames_copied > 0 && merged.frames_encoded > 0, "{merged:?}");
+    assert_eq!(merged_model(&disk, &merged), all);
+}
+
+#[test]
+fn the_range_and_retention_cut() {
+    let disk = Disk::new();
+    let (blocks, all) = neighbours(&disk, 3, 5, 100);
+    let inputs: Vec<_> = blocks.iter().collect();
+    let merge_with = |number, range, drop_until| {
+        let spec = MergeSpec { block: spec(number, range), drop_until };
+        merge(&disk.fs, Path::new(DIR), &inputs, &spec, &|| false).unwrap()
+    };
+    let whole = BlockRange::new(0, 3 * HOURS2);
+    let merged = merge_with(100, whole, Some(HOURS2 + 300_000));
+    assert_eq!(merged_model(&disk, &merged), inside(&all, TimeRange::new(HOURS2 + 300_001, i64::MAX)));
+    assert!(merged.frames_copied > 0, "the last block is untouched");
+    let merged = merge_with(101, BlockRange::new(100_000, HOURS2 + 5), None);
+    assert_eq!(merged_model(&disk, &merged), inside(&all, TimeRange::new(100_001, HOURS2 + 5)));
+    let merged = merge_with(102, whole, Some(i64::MAX));
+    assert_eq!(merged.block, None);
+    assert!(disk.files().iter().all(|name| !name.ends_with(".tmp")));
+}
+
+#[test]
+fn columns_that_would_be_too_long_are_cut_in_time() {
+    let disk = Disk::new();
+    let range = BlockRange::new(0, 1_000_000);
+    let labels = series("long", 1);
+    let part = |offset: i64| -> Model {
+        let samples = (0..40_000).map(|i| (1 + offset + i * 2, Value::Float((i % 100) as u64)));
+        [(labels.clone(), samples.collect())].into()
+    };
+    let (a, b) = (part(0), part(1));
+    let blocks = [
+        disk.open(&disk.write(1, range, &[(1, a.clone())])),
+        disk.open(&disk.write(2, range, &[(2, b.clone())])),
+    ];
+    let merged = disk.merge(100, range, &[&blocks[0], &blocks[1]]);
+    let mut all = a;
+    add(&mut all, &b);
+    assert_eq!(merged_model(&disk, &merged), all);
+}
+
+#[test]
+fn exemplars_and_metadata_are_merged() {
+    use chronolith_block::BlockWriter;
+    use chronolith_model::{Exemplar, MetricMetadata, MetricType};
+    let disk = Disk::new();
+    let exemplar = |t: i64, trace: &str| Exemplar {
+        labels: Labels::from_pairs([("trace_id", trace)]),
+        value: 0.5,
+        timestamp: t,
+    };
+    let write = |number: u64, series_numbers: &[u64], at: i64, exemplars: &[Exemplar], help: &str| {
+        let range = BlockRange::new(0, 1000);
+        let mut writer = BlockWriter::create(&disk.fs, Path::new(DIR), spec(number, range)).unwrap();
+        writer.begin_part(number).unwrap();
+        for &n in series_numbers {
+            let id = writer.add_series(&series("x", n)).unwrap();
+            writer.push_floats(id, &[at], &[1.0]).unwrap();
+            writer.push_exemplars(id, exemplars).unwrap();
+        }
+        writer.end_part().unwrap();
+        let (metric, help) = ("x".to_owned(), help.to_owned());
+        writer
+            .push_metadata(&MetricMetadata { metric, kind: MetricType::Gauge, unit: String::new(), help })
+            .unwrap();
+        disk.open(&writer.finish().unwrap().path)
+    };
+    let newer = write(1, &[1, 3], 900, &[exemplar(5, "a"), exemplar(9, "b")], "new");
+    let older = write(2, &[1, 2, 3], 100, &[exemplar(7, "c"), exemplar(9, "b"), exemplar(9, "d")], "old");
+    older.delete(tombstone("instance", "i3", 0, 8)).unwrap();
+    let merged = disk.merge(100, BlockRange::new(0, 1000), &[&newer, &older]);
+    let block = disk.open(&merged.block.unwrap().path);
+    assert_eq!(block.metadata().unwrap()[0].help, "new");
+    let found = block.exemplars(&(0..3).collect(), TimeRange::ALL).unwrap();
+    let traces = |n: usize| -> Vec<String> {
+        found[n].1.iter().map(|e| e.labels.get("trace_id").unwrap().to_owned()).collect()
+    };
+    assert_eq!(traces(0), ["a", "c", "b", "d"]);
+    assert_eq!(traces(1), ["c", "b", "d"]);
+    assert_eq!(traces(2), ["a", "b", "d"], "c is deleted in its block");
+}
+
+#[test]
+fn a_cancelled_merge_leaves_nothing() {
+    let disk = Disk::new();
+    let (blocks, _) = neighbours(&disk, 2, 5, 50);
+    let before = disk.files();
+    let calls = std::cell::Cell::new(0);
+    for stop_at in 1..8 {
+        calls.set(0);
+        let spec = MergeSpec { block: spec(100, BlockRange::new(0, 2 * HOURS2)), drop_until: None };
+        let cancelled = || {
+            calls.set(calls.get() + 1);
+            calls.get() >= stop_at
+        };
+        let result = merge(&disk.fs, Path::new(DIR), &[&blocks[0], &blocks[1]], &spec, &cancelled);
+        assert!(matches!(result, Err(Error::Cancelled)), "{stop_at}: {result:?}");
+        assert_eq!(disk.files(), before);
+    }
+}
+
+/// A value, sometimes a histogram or a special float.
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        5 => any::<u64>().prop_map(Value::Float),
+        5 => (0_u64..5).prop_map(|n| Value::Float((n as f64).to_bits())),
+        1 => Just(Value::Float(0x7ff0_0000_0000_0002)),
+        1 => Just(Value::Float(0x7ff8_0000_0000_1234)),
+        3 => (0_u64..100).prop_map(histogram),
+    ]
+}
+
+fn model(series_max: u64, time: std::ops::Range<i64>) -> impl Strategy<Value = Model> {
+    let samples = prop::collection::btree_map(time, value(), 1..12);
+    prop::collection::btree_map((0..series_max).prop_map(|n| series("s", n)), samples, 1..6)
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    /// Per block: its parts.
+    blocks: Vec<Vec<Model>>,
+    /// Block, label value, range.
+    deletions: Vec<(usize, u64, i64, i64)>,
+    /// Where the neighbours are merged first.
+    first: usize,
+    drop_until: Option<i64>,
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    // Some blocks overlap, some follow each other.
+    let block = (0_i64..4, 1_usize..3).prop_flat_map(|(at, parts)| {
+        prop::collection::vec(model(8, at * 20 + 1..at * 20 + 45), parts..=parts)
+    });
+    let deletion = (0_usize..4, 0_u64..8, 0_i64..110, 0_i64..60);
+    (
+        prop::collection::vec(block, 1..5),
+        prop::collection::vec(deletion, 0..4),
+        0_usize..4,
+        prop::option::weighted(0.2, 0_i64..60),
+    )
+        .prop_map(|(blocks, deletions, first, drop_until)| Plan { blocks, deletions, first, drop_until })
+}
+
+const SMALL: BlockRange = BlockRange::new(0, 200);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn merged_blocks_equal_the_model(plan in plans()) {
+        let disk = Disk::new();
+        let mut expected = Model::new();
+        let mut blocks = Vec::new();
+        let mut priority = 0;
+        for (number, parts) in (0_u64..).zip(&plan.blocks) {
+            let parts: Vec<_> = parts.iter().map(|part| { priority += 1; (priority, part.clone()) }).collect();
+            let block = disk.open(&disk.write(number, SMALL, &parts));
+            let mut all = Model::new();
+            parts.iter().for_each(|(_, part)| add(&mut all, part));
+            for &(_, n, min, length) in plan.deletions.iter().filter(|deletion| deletion.0 as u64 == number) {
+                let tombstone = tombstone("instance", &format!("i{n}"), min, min + length);
+                block.delete(tombstone.clone()).unwrap();
+                delete(&mut all, &tombstone);
+            }
+            prop_assert_eq!(read(&block, TimeRange::ALL), all.clone());
+            add(&mut expected, &all);
+            blocks.push(block);
+        }
+        if let Some(until) = plan.drop_until {
+            expected = inside(&expected, TimeRange::new(until + 1, i64::MAX));
+        }
+        // At once, and two neighbours first.
+        let mut orders: Vec<Vec<Block>> = vec![blocks.clone()];
+        if plan.first + 1 < blocks.len() {
+            let merged = disk.merge(50, SMALL, &[&blocks[plan.first], &blocks[plan.first + 1]]);
+            let mut order = blocks.clone();
+            let merged = merged.block.map(|block| disk.open(&block.path));
+            order.splice(plan.first..plan.first + 2, merged);
+            orders.push(order);
+        }
+        for (number, order) in (60_u64..).zip(orders) {
+            let spec = MergeSpec { block: spec(number, SMALL), drop_until: plan.drop_until };
+            let inputs: Vec<&Block> = order.iter().collect();
+            let merged = merge(&disk.fs, Path::new(DIR), &inputs, &spec, &|| false).unwrap();
+            prop_assert_eq!(merged_model(&disk, &merged), expected.clone());
+            if let Some(block) = &merged.block {
+                let report = chronolith_block::verify(&disk.open(&block.path), &|| false).unwrap();
+                prop_assert!(report.problems.is_empty(), "{:?}", report.problems);
+            }
+        }
+    }
+}
