@@ -6,7 +6,7 @@ use std::{
 };
 
 use chronolith_model::{Timestamp, float};
-use chronolith_syntax::ast::Span;
+use chronolith_syntax::ast::{BinaryOp, Span};
 
 /// Distinct annotations one query remembers; the rest is dropped.
 pub(crate) const ANNOTATIONS_MAX: usize = 1_000;
@@ -31,6 +31,8 @@ pub(crate) enum Annotation {
     ForcedMonotonicity(ForcedMonotonicity),
     /// Warning: `sort` in a range query.
     SortIneffective,
+    /// Info: an operator between two floats that has no result for them.
+    FloatsIncompatible(BinaryOp),
 }
 
 /// How far the buckets of histograms were from monotonic. Those of one metric are merged.
@@ -69,7 +71,9 @@ impl Annotation {
             | Self::InvalidQuantile(_)
             | Self::BadBucketLabel { .. }
             | Self::SortIneffective => Severity::Warning,
-            Self::PossibleNonCounter(_) | Self::ForcedMonotonicity(_) => Severity::Info,
+            Self::PossibleNonCounter(_) | Self::ForcedMonotonicity(_) | Self::FloatsIncompatible(_) => {
+                Severity::Info
+            }
         }
     }
 
@@ -106,6 +110,13 @@ impl fmt::Display for Annotation {
                 chronolith_model::labels::write_quoted(f, metric)
             }
             Self::ForcedMonotonicity(forced) => forced.fmt(f),
+            Self::FloatsIncompatible(op) => {
+                let op = op.as_str();
+                write!(
+                    f,
+                    "incompatible sample types encountered for binary operator \"{op}\": float {op} float"
+                )
+            }
             Self::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",
             ),

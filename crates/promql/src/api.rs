@@ -10,9 +10,11 @@ use std::{
 };
 
 use chronolith_model::{Labels, TenantId, Timestamp};
-use chronolith_storage::StorageError;
+use chronolith_storage::{MemoryBudget, StorageError};
 use chronolith_syntax::{ParseError, ParseOptions};
 use parking_lot::Mutex;
+
+use crate::limits::Ledger;
 
 /// Limits and defaults of an [`Engine`].
 #[derive(Clone, Debug)]
@@ -25,6 +27,9 @@ pub struct EngineOptions {
     pub samples_max: usize,
     /// Most bytes a query may hold in memory at once.
     pub memory_max_bytes: usize,
+    /// What all queries together, and others, may hold. A query that finds it taken is refused as
+    /// [`QueryError::Overloaded`].
+    pub memory: MemoryBudget,
     /// Most series one query may select.
     pub series_max: usize,
     /// Queries evaluated at once; others wait. Prometheus: 20.
@@ -46,6 +51,7 @@ impl Default for EngineOptions {
             timeout: Duration::from_secs(120),
             samples_max: 50_000_000,
             memory_max_bytes: 1 << 30,
+            memory: MemoryBudget::unlimited(),
             series_max: 1_000_000,
             concurrency_max: 20,
             subquery_step: Duration::from_secs(60),
@@ -210,6 +216,29 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// The memory it is charged with.
+    pub memory: ResultMemory,
+}
+
+/// What a query still holds of the memory all queries share, for its result; given back when the last clone is dropped.
+/// Equal to any other.
+#[derive(Clone, Debug, Default)]
+pub struct ResultMemory(pub(crate) Option<Arc<Ledger>>);
+
+impl ResultMemory {
+    /// Charges `bytes` more to the query, for what is made of its result.
+    ///
+    /// # Errors
+    /// As a query that needs too much.
+    pub fn charge(&self, bytes: usize) -> Result<(), QueryError> {
+        self.0.as_ref().map_or(Ok(()), |ledger| ledger.charge(0, bytes))
+    }
+}
+
+impl PartialEq for ResultMemory {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Why a query failed. The texts are Prometheus'.
@@ -231,6 +260,9 @@ pub enum QueryError {
     /// Canceled from outside; the text names the stage.
     #[error("query was canceled in {0}")]
     Canceled(&'static str),
+    /// Not now: too many wait already, or the memory that all queries share is taken. Retry later.
+    #[error("{0}")]
+    Overloaded(String),
     /// Storage failed.
     #[error("{0}")]
     Storage(StorageError),

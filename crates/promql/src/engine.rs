@@ -7,7 +7,7 @@ use std::{
 
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{MatchOp, Matcher, TimeRange};
-use chronolith_storage::{Querier, Queryable, SeriesSet};
+use chronolith_storage::{Querier, Queryable, SelectRequest, SeriesSet};
 use chronolith_syntax::{
     ast::{Expr, ValueType},
     parse,
@@ -17,10 +17,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     annotations::Annotations,
-    api::{EngineOptions, Query, QueryError, QueryResult, QueryStats},
-    eval::{Executor, Scope, finish},
+    api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory},
+    eval::{Data, Executor, Scope, finish},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
     plan::{PlanOptions, plan},
+    selectors::{Compiler, Selectors, parsing},
     series::Grid,
 };
 
@@ -72,7 +73,9 @@ impl Engine {
         let mut stats = QueryStats::default();
 
         let started = Instant::now();
-        let expr = parse(&query.text, &self.options.parse)?;
+        let ledger = Arc::new(Ledger::new(&self.options));
+        let nothing = ledger.held();
+        let expr = parsing(&ledger, &query.text, || Ok(parse(&query.text, &self.options.parse)?))?;
         let grid = grid(query, &expr)?;
         let plan = plan(&expr, self.plan_options(query, grid))?;
         stats.prepare_time = started.elapsed();
@@ -85,8 +88,6 @@ impl Engine {
         let started = Instant::now();
         let range = plan.range.unwrap_or(TimeRange::new(0, 0));
         let querier = storage.querier(&query.tenant, range).map_err(QueryError::Storage)?;
-        let ledger =
-            Ledger::new(self.options.samples_max, self.options.memory_max_bytes, self.options.series_max);
         let mut executor = Executor {
             plan: &plan,
             sets: Vec::new(),
@@ -95,6 +96,8 @@ impl Engine {
             ledger: &ledger,
             notes: Annotations::default(),
             shared: HashMap::new(),
+            leaves_left: plan.selection_leaves.clone(),
+            decoded: HashMap::new(),
             delayed_name_removal: self.options.delayed_name_removal,
         };
         executor.sets = select(&executor, &*querier).await?;
@@ -108,6 +111,9 @@ impl Engine {
         stats.eval_time = started.elapsed();
 
         let started = Instant::now();
+        // What was evaluated and what is made of it are both there for a moment.
+        let bytes = result_bytes(&data);
+        ledger.charge(0, bytes)?;
         let value = finish(data, grid, query.step.is_some(), self.options.delayed_name_removal)?;
         stats.sort_time = started.elapsed();
         drop(place);
@@ -116,7 +122,24 @@ impl Engine {
         stats.samples_per_step = grid.times().zip(scope.samples).collect();
         stats.peak_samples = ledger.peak() as u64;
         let (warnings, infos) = executor.notes.render(&query.text);
-        Ok(QueryResult { value, warnings, infos, stats })
+        drop(executor.sets);
+        ledger.release_to(nothing);
+        ledger.charge(0, bytes)?;
+        Ok(QueryResult { value, warnings, infos, stats, memory: ResultMemory(Some(ledger)) })
+    }
+
+    /// Parses `text` as a query of this engine, within the memory a query may take.
+    ///
+    /// # Errors
+    /// [`QueryError::Parse`] for a wrong text; else as a query that takes too much.
+    pub fn parse(&self, text: &str) -> Result<Expr, QueryError> {
+        parsing(&Ledger::new(&self.options), text, || Ok(parse(text, &self.options.parse)?))
+    }
+
+    /// No selectors yet; see [`Selectors`].
+    #[must_use]
+    pub fn selectors(&self) -> Selectors {
+        Selectors::new(&self.options)
     }
 
     fn plan_options(&self, query: &Query, grid: Grid) -> PlanOptions {
@@ -166,12 +189,47 @@ async fn select(
     executor: &Executor<'_>,
     querier: &dyn Querier,
 ) -> Result<Vec<Arc<dyn SeriesSet>>, QueryError> {
-    let mut sets = Vec::with_capacity(executor.plan.selections.len());
+    let held = executor.ledger.held();
+    let mut compiler = Compiler::new(executor.ledger);
+    let mut sets: Vec<Arc<dyn SeriesSet>> = Vec::with_capacity(executor.plan.selections.len());
     for selection in &executor.plan.selections {
         executor.interrupt.check(STAGE_EXECUTION)?;
-        let set = executor.interruptible(querier.select(&selection.request)).await?;
+        let matchers = compiler.compile(&selection.matchers)?;
+        let request = SelectRequest { matchers, range: selection.range, hints: selection.hints.clone() };
+        let set = executor.interruptible(querier.select(&request)).await?;
         executor.ledger.charge_series(set.len())?;
         sets.push(set);
     }
+    // Nobody needs the matchers any more, but the series stay.
+    drop(compiler);
+    executor.ledger.release_to(held);
+    executor.ledger.charge(0, sets.iter().map(|set| selected_bytes(&**set)).sum())?;
     Ok(sets)
+}
+
+/// About what a selection holds for its series: labels and where their samples are.
+fn selected_bytes(set: &dyn SeriesSet) -> usize {
+    /// Besides the text of the labels.
+    const SERIES_BYTES: usize = 64;
+    /// Series whose labels are looked at; the others are about as long.
+    const LOOKED_AT: usize = 256;
+    let step = set.len().div_ceil(LOOKED_AT).max(1);
+    let looked_at = (0..set.len()).step_by(step);
+    let count = looked_at.len().max(1);
+    let labels: usize = looked_at.map(|index| set.labels(index).size_bytes()).sum();
+    (labels / count).saturating_add(SERIES_BYTES).saturating_mul(set.len())
+}
+
+/// What the result made of `data` holds, at most.
+fn result_bytes(data: &Data) -> usize {
+    const POINT_BYTES: usize = size_of::<(i64, f64)>();
+    let series = |points: usize, labels: usize| size_of::<RangeSeries>() + points * POINT_BYTES + labels;
+    match data {
+        Data::Text(text) => text.len(),
+        Data::Scalar(values) => series(values.len(), 0),
+        Data::Vector(vector) => {
+            vector.iter().map(|s| series(s.column.present(), s.labels.size_bytes())).sum()
+        }
+        Data::Matrix(matrix) => matrix.iter().map(|s| series(s.points.len(), s.labels.size_bytes())).sum(),
+    }
 }

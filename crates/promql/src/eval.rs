@@ -6,7 +6,7 @@
 //! not depend on the number of threads.
 //!
 //! Map: [`arithmetic`] operators on floats · [`names`] dropping names, merging equals · `leaf` selectors and range
-//! functions · `stream` series through element-wise operators · `call` functions of whole vectors · `aggregate`,
+//! functions · `decoded` samples for more than one of them · `stream` series through element-wise operators · `call` functions of whole vectors · `aggregate`,
 //! `ranked`, `values` aggregations · `binary`, `matching` vectors with vectors · `subquery` grids of their own ·
 //! `finish` the result.
 
@@ -14,6 +14,7 @@ mod aggregate;
 pub(crate) mod arithmetic;
 mod binary;
 mod call;
+mod decoded;
 mod finish;
 mod leaf;
 mod matching;
@@ -31,7 +32,7 @@ use chronolith_syntax::ast::{Span, ValueType};
 use hashbrown::HashMap;
 use rayon::ThreadPool;
 
-pub(crate) use self::finish::finish;
+pub(crate) use self::{decoded::Decoded, finish::finish};
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
@@ -86,6 +87,10 @@ pub(crate) struct Executor<'a> {
     pub(crate) notes: Annotations,
     /// Values of leaves that more than one operator uses, and how many uses are left.
     pub(crate) shared: HashMap<usize, SharedLeaf>,
+    /// By selection, how many leaves have yet to read it.
+    pub(crate) leaves_left: Vec<usize>,
+    /// Samples, by selection, that more leaves are going to read.
+    pub(crate) decoded: HashMap<usize, Decoded>,
     pub(crate) delayed_name_removal: bool,
 }
 

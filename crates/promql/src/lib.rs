@@ -4,7 +4,7 @@
 //! HTTP.
 //!
 //! Map: [`api`] what callers see · `engine` runs a query · `plan` AST to operators on grids · `eval` operators to
-//! values · `functions` pure kernels · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
+//! values · `functions` pure kernels · `selectors` matchers, compiled · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
 //! samples, bytes, time, concurrency.
 
 mod annotations;
@@ -14,9 +14,12 @@ mod eval;
 mod functions;
 mod limits;
 mod plan;
+mod selectors;
 mod series;
 
 pub use api::{
-    CancelToken, EngineOptions, InstantSample, Query, QueryError, QueryResult, QueryStats, RangeSeries, Value,
+    CancelToken, EngineOptions, InstantSample, Query, QueryError, QueryResult, QueryStats, RangeSeries,
+    ResultMemory, Value,
 };
 pub use engine::Engine;
+pub use selectors::Selectors;

@@ -12,8 +12,8 @@ mod calls;
 pub(crate) mod duration;
 mod fold;
 
-use chronolith_model::{Labels, TimeRange};
-use chronolith_storage::SelectRequest;
+use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_storage::SelectHints;
 use chronolith_syntax::ast::{AggregateOp, BinaryOp, Grouping, Matching, Span, ValueType};
 
 pub(crate) use self::build::plan;
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) root: Node,
     /// What is read, each once.
     pub(crate) selections: Vec<Selection>,
+    /// How many different leaves read each selection.
+    pub(crate) selection_leaves: Vec<usize>,
     /// How many operators use the leaf of each id.
     pub(crate) leaf_uses: Vec<usize>,
     /// Everything that is read lies inside; `None` if nothing is.
@@ -53,8 +55,12 @@ pub(crate) struct Plan {
 /// Series to select.
 #[derive(Debug)]
 pub(crate) struct Selection {
+    /// What its series meet.
+    pub(crate) matchers: Vec<Matcher>,
+    /// The samples that are needed.
+    pub(crate) range: TimeRange,
     /// For storage.
-    pub(crate) request: SelectRequest,
+    pub(crate) hints: SelectHints,
     /// All series have the same metric name: removing it cannot make two of them equal.
     pub(crate) one_name: bool,
 }

@@ -15,11 +15,13 @@
 
 mod decode;
 mod encode;
+mod exemplar;
+mod histogram;
 mod labels;
 
 pub use decode::{DecodeLimits, DecodedWrite, HISTOGRAM_SERIES_KEPT_MAX, HistogramSeries, decode};
 pub use encode::{WriteRequestBuilder, encode_labels};
-pub use labels::WriteLabels;
+pub use labels::{ExemplarLabels, LABEL_RECORDS_BYTES_MAX, LABELS_PER_SERIES_MAX, WriteLabels};
 
 #[cfg(test)]
 mod tests;

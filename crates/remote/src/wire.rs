@@ -47,7 +47,7 @@ pub struct WireError {
     pub offset: usize,
 }
 
-/// The value of a record whose meaning is not known yet.
+/// Wire types: how the value of a record is written.
 pub(crate) const VARINT: u8 = 0;
 pub(crate) const FIXED64: u8 = 1;
 pub(crate) const BYTES: u8 = 2;

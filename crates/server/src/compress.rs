@@ -54,7 +54,7 @@ impl Encoding {
         known.iter().find(|encoding| **encoding == Self::Zstd).or(known.first()).copied()
     }
 
-    /// `body`, compressed; `None` if that did not work out, which memory can only cause.
+    /// `body`, compressed; `None` if that did not work out, for which only a want of memory can be the cause.
     pub(crate) fn compress(self, body: &[u8]) -> Option<Vec<u8>> {
         // The levels at which a core compresses as fast as it encodes JSON.
         let level = Compression::fast();

@@ -123,6 +123,7 @@ impl From<QueryError> for ApiError {
             QueryError::Execution(_) => Self::new(ErrorKind::Execution, error.to_string()),
             QueryError::Timeout(_) => Self::new(ErrorKind::Timeout, error.to_string()),
             QueryError::Canceled(_) => Self::new(ErrorKind::Canceled, error.to_string()),
+            QueryError::Overloaded(_) => Self::new(ErrorKind::Overloaded, error.to_string()),
             QueryError::Storage(storage) => Self::from(storage.clone()),
             _ => Self::new(ErrorKind::Internal, error.to_string()),
         }

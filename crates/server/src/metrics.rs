@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chronolith_model::MetricType;
 use chronolith_remote::exposition::{ExpositionWriter, HistogramSnapshot};
+use chronolith_storage::RejectReason;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -185,11 +186,11 @@ pub struct HttpMetrics {
     pub samples_duplicate: Counter,
     /// Float samples of remote write refused; storage counts them by reason.
     pub samples_rejected: Counter,
-    /// Histogram samples of remote write, all refused.
+    /// Histogram samples of remote write that were invalid, or are not stored at all.
     pub histograms_rejected: Counter,
     /// Remote writes that were taken in part, by each reason among their first refusals.
-    pub partial_writes: CounterVec<7>,
-    /// Exemplars of remote write, all ignored.
+    pub partial_writes: CounterVec<{ RejectReason::LABELS.len() }>,
+    /// Exemplars of remote write that were not stored.
     pub exemplars_ignored: Counter,
     /// Metadata entries of remote write kept.
     pub metadata_stored: Counter,
@@ -215,15 +216,7 @@ impl Default for HttpMetrics {
             samples_duplicate: Counter::default(),
             samples_rejected: Counter::default(),
             histograms_rejected: Counter::default(),
-            partial_writes: CounterVec::new([
-                "out_of_order",
-                "out_of_bounds",
-                "too_far_in_future",
-                "duplicate_timestamp",
-                "invalid_labels",
-                "series_limit",
-                "histograms_unsupported",
-            ]),
+            partial_writes: CounterVec::new(RejectReason::LABELS),
             exemplars_ignored: Counter::default(),
             metadata_stored: Counter::default(),
             metadata_ignored: Counter::default(),
@@ -305,12 +298,12 @@ impl HttpMetrics {
             ),
             (
                 "chronolith_remote_write_histograms_rejected_total",
-                "Native histogram samples of remote write, which are not stored.",
+                "Native histogram samples of remote write that were invalid, or are not stored.",
                 &self.histograms_rejected,
             ),
             (
                 "chronolith_remote_write_exemplars_ignored_total",
-                "Exemplars of remote write, which are not stored.",
+                "Exemplars of remote write that were not stored.",
                 &self.exemplars_ignored,
             ),
             (
@@ -346,6 +339,14 @@ pub(crate) fn exposition(state: &AppState) -> String {
     let units = taken(limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT, &gates.answer_memory);
     let help = "Bytes of large answers that are being sent.";
     out.gauge("chronolith_http_answer_bytes", help, (units * ANSWER_MEMORY_UNIT) as f64);
+    let memory = &state.engine().options().memory;
+    let help = "Memory that head, bodies, answers and queries may take together.";
+    out.gauge("chronolith_memory_limit_bytes", help, memory.max() as f64);
+    let help =
+        "Memory they have reserved: the head its whole limit, HTTP its limits, queries what they hold.";
+    out.gauge("chronolith_memory_reserved_bytes", help, memory.used() as f64);
+    let help = "Requests for memory that was not left; the queries concerned got 503.";
+    out.counter("chronolith_memory_refused_total", help, memory.refused());
     state.info().write_metrics(&mut out);
     text
 }

@@ -13,7 +13,7 @@ use axum::{
 use chronolith_model::TenantId;
 use chronolith_remote::{
     WireError,
-    remote_write::{DecodedWrite, decode},
+    remote_write::{DecodeLimits, DecodedWrite, decode},
     snappy::{self, SnappyError},
 };
 use chronolith_storage::{AppendOutcome, LabelSource as _, RejectReason, StorageError};
@@ -30,6 +30,9 @@ use crate::{
     state::{AppState, Backend, WRITE_MEMORY_UNIT},
 };
 
+/// Memory that a byte of a message may come to when it is decoded: an empty sample is 2 bytes there and 16 here.
+const DECODED_PER_BYTE: usize = 8;
+
 /// Decoders that lie idle between requests.
 #[derive(Debug, Default)]
 pub(crate) struct Decoders(Mutex<Vec<DecodedWrite>>);
@@ -37,8 +40,8 @@ pub(crate) struct Decoders(Mutex<Vec<DecodedWrite>>);
 impl Decoders {
     /// How many, at most.
     const IDLE_MAX: usize = 8;
-    /// A decoder that grew above it is not kept, in samples.
-    const SAMPLES_MAX: usize = 100_000;
+    /// A decoder that keeps more bytes than this is not kept.
+    const RETAINED_BYTES_MAX: usize = 4 << 20;
 
     fn take(&self) -> DecodedWrite {
         self.0.lock().pop().unwrap_or_default()
@@ -46,7 +49,7 @@ impl Decoders {
 
     fn give_back(&self, decoder: DecodedWrite) {
         let mut idle = self.0.lock();
-        if decoder.samples_capacity() <= Self::SAMPLES_MAX && idle.len() < Self::IDLE_MAX {
+        if decoder.retained_bytes() <= Self::RETAINED_BYTES_MAX && idle.len() < Self::IDLE_MAX {
             idle.push(decoder);
         }
     }
@@ -59,7 +62,7 @@ pub(crate) enum WriteError {
     #[error("{0}")]
     UnsupportedMedia(String),
     /// 413, 408 or 400, from reading the body.
-    #[error("{0}")]
+    #[error(transparent)]
     Body(#[from] crate::error::ApiError),
     /// 400
     #[error(transparent)]
@@ -132,7 +135,7 @@ async fn write(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -
     let mut memory = turn_for_bytes(state, body_bytes).await?;
     let body = read_body(body, limits.write_body_max_bytes, limits).await?;
     let length = snappy::decompressed_len(&body, limits.write_decoded_max_bytes)?;
-    memory.merge(turn_for_bytes(state, length).await?);
+    memory.merge(turn_for_bytes(state, length.saturating_mul(1 + DECODED_PER_BYTE)).await?);
     let (state, backend) = (state.clone(), backend.clone());
     let task = spawn_blocking(move || {
         let result = decode_and_append(&state, &backend, &body);
@@ -241,7 +244,9 @@ fn append(
     metrics.write_bytes.add(body.len() as u64);
     let mut buffer = state.buffers().take();
     let message = snappy::decompress(body, limits.write_decoded_max_bytes, &mut buffer)?;
-    decode(message, &backend.key_hasher(), &limits.decode, decoder)?;
+    let stores = backend.appender.stores();
+    let decode_limits = DecodeLimits { stores, ..limits.decode };
+    decode(message, &backend.key_hasher(), &decode_limits, decoder)?;
     let tenant = TenantId::default();
     let metadata = decoder.take_metadata();
     metrics.metadata_ignored.add(decoder.metadata_ignored());
@@ -250,7 +255,7 @@ fn append(
         metrics.metadata_stored.add(metadata.len() as u64);
         backend.appender.append_metadata(&tenant, metadata);
     }
-    let labels = decoder.labels(message, &limits.decode);
+    let labels = decoder.labels(message, &decode_limits);
     let mut outcome = AppendOutcome::default();
     if !decoder.series().is_empty() {
         let appended = backend.appender.append(&tenant, &decoder.batch(&labels))?;
@@ -263,10 +268,15 @@ fn append(
             }
         }
     }
+    if !decoder.exemplar_samples().is_empty() {
+        let labels = labels.of_exemplars();
+        let taken = backend.appender.append_exemplars(&tenant, &decoder.exemplar_batch(&labels));
+        metrics.exemplars_ignored.add(taken.dropped + taken.out_of_order);
+    }
     metrics.samples_rejected.add(outcome.rejected);
     for series in decoder.histogram_series() {
         let known = labels.of_histograms(series).ok();
-        outcome.reject(RejectReason::HistogramsUnsupported, usize::MAX, known.as_ref(), 0);
+        outcome.reject(series.reason.clone(), usize::MAX, known.as_ref(), 0);
     }
     outcome.rejected += decoder.histograms();
     metrics.histograms_rejected.add(decoder.histograms());

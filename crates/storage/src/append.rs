@@ -6,12 +6,25 @@
 //! covers everything the call *observed* too: a sample that was already there (a silent duplicate) may still be on
 //! its way to disk, and its second sender must wait for the same commit as the first.
 //!
-//! Samples of one series are taken in the order of the batch. A sample that is refused never keeps another from being
-//! stored.
+//! Samples of one series are taken in the order of the batch, of one entry the floats first. A sample that is refused
+//! never keeps another from being stored. A series holds one sample per timestamp, a float or a histogram. A stale marker
+//! among the floats of a series whose newest sample is a histogram is stored as a stale histogram. A histogram is stored
+//! under the hint it deserves behind the sample before it ([`Histogram::hint_after`]; nothing is known behind a float).
+//!
+//! A sample that is not newer than the newest of its series is late. If the engine still knows one of its timestamp, it is a
+//! silent duplicate when the two are equal, else refused. If not, an engine that takes late samples takes it, at its place,
+//! back to a window's end; where it knew no more of a sample it has, the first stays the one that is read.
+//!
+//! An engine says by [`Appender::stores`] what beyond float samples it keeps. Histograms are only given to one that keeps
+//! them; start timestamps and exemplars are dropped by one that does not.
 
 use std::{fmt, ops::Range, time::Duration};
 
-use chronolith_model::{Labels, MetricMetadata, Sample, TenantId, Timestamp};
+#[cfg(doc)]
+use chronolith_model::Histogram;
+use chronolith_model::{
+    Exemplar, HistogramError, HistogramSample, Labels, MetricMetadata, Sample, TenantId, Timestamp,
+};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use crate::error::StorageError;
@@ -75,18 +88,73 @@ pub trait LabelSource {
 pub struct SeriesEntry {
     /// Its key.
     pub key: SeriesKey,
-    /// Its samples, as a range of [`WriteBatch::samples`].
+    /// Its float samples, as a range of [`WriteBatch::samples`].
     pub samples: Range<u32>,
+    /// Its histograms, as a range of [`WriteBatch::histograms`].
+    pub histograms: Range<u32>,
+    /// Since when the counter has been counting that these samples are of, in milliseconds; 0 = not said. Samples of one
+    /// series with different ones come in several entries.
+    pub start_timestamp: Timestamp,
+}
+
+impl SeriesEntry {
+    /// An entry of float samples without a start timestamp.
+    #[must_use]
+    pub const fn of_samples(key: SeriesKey, samples: Range<u32>) -> Self {
+        Self { key, samples, histograms: 0..0, start_timestamp: 0 }
+    }
+
+    /// How many samples it has, of both kinds.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        let (floats, histograms) = (&self.samples, &self.histograms);
+        floats.end.saturating_sub(floats.start) as usize
+            + histograms.end.saturating_sub(histograms.start) as usize
+    }
+
+    /// Whether it has no sample.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Samples of many series, as one request brings them.
 pub struct WriteBatch<'a> {
     /// The series; one may occur more than once.
     pub series: &'a [SeriesEntry],
-    /// The samples of all series.
+    /// The float samples of all series.
     pub samples: &'a [Sample],
+    /// The histograms of all series; valid ones. Empty unless the engine [stores](Appender::stores) histograms.
+    pub histograms: &'a [HistogramSample],
     /// The labels of the series.
     pub labels: &'a dyn LabelSource,
+}
+
+impl<'a> WriteBatch<'a> {
+    /// A batch without histograms.
+    #[must_use]
+    pub const fn of_samples(
+        series: &'a [SeriesEntry],
+        samples: &'a [Sample],
+        labels: &'a dyn LabelSource,
+    ) -> Self {
+        Self { series, samples, histograms: &[], labels }
+    }
+
+    /// The float samples of an entry.
+    #[must_use]
+    pub fn samples_of(&self, entry: &SeriesEntry) -> &'a [Sample] {
+        self.samples.get(entry.samples.start as usize..entry.samples.end as usize).unwrap_or_default()
+    }
+
+    /// The histograms of an entry.
+    #[must_use]
+    pub fn histograms_of(&self, entry: &SeriesEntry) -> &'a [HistogramSample] {
+        self.histograms
+            .get(entry.histograms.start as usize..entry.histograms.end as usize)
+            .unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for WriteBatch<'_> {
@@ -94,6 +162,7 @@ impl fmt::Debug for WriteBatch<'_> {
         f.debug_struct("WriteBatch")
             .field("series", &self.series.len())
             .field("samples", &self.samples.len())
+            .field("histograms", &self.histograms.len())
             .finish_non_exhaustive()
     }
 }
@@ -102,9 +171,12 @@ impl fmt::Debug for WriteBatch<'_> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// Older than the newest sample of its series, and outside the out-of-order window.
+    /// Older than the newest sample of its series, where samples are taken in order only.
     #[error("out of order sample")]
     OutOfOrder,
+    /// Older than the out-of-order window allows.
+    #[error("too old sample")]
+    TooOld,
     /// Older than retention.
     #[error("out of bounds")]
     OutOfBounds,
@@ -122,6 +194,24 @@ pub enum RejectReason {
         /// Refused value.
         new: f64,
     },
+    /// A histogram is known for the timestamp of a float.
+    #[error("duplicate sample for timestamp {timestamp}; overrides not allowed: existing is a histogram, new value {}",
+            chronolith_model::float::general(*new))]
+    DuplicateOfHistogram {
+        /// Of both samples.
+        timestamp: Timestamp,
+        /// Refused value.
+        new: f64,
+    },
+    /// Another sample is known for the timestamp of a histogram.
+    #[error("duplicate sample for timestamp")]
+    DuplicateHistogram {
+        /// Of both samples.
+        timestamp: Timestamp,
+    },
+    /// A histogram that contradicts itself.
+    #[error("{0}")]
+    InvalidHistogram(HistogramError),
     /// A label set that may not be stored; the text says what is wrong with which label.
     #[error("{0}")]
     InvalidLabels(String),
@@ -131,24 +221,47 @@ pub enum RejectReason {
         /// The limit.
         limit: u64,
     },
-    /// Native histograms are not stored yet.
+    /// The engine does not store native histograms.
     #[error("native histograms are not supported yet")]
     HistogramsUnsupported,
 }
 
 impl RejectReason {
-    /// A short name for metrics: `out_of_order`, `duplicate_timestamp` ...
+    /// Short names for metrics, one per kind of reason.
+    pub const LABELS: [&'static str; 9] = [
+        "out_of_order",
+        "too_old",
+        "out_of_bounds",
+        "too_far_in_future",
+        "duplicate_timestamp",
+        "invalid_histogram",
+        "invalid_labels",
+        "series_limit",
+        "histograms_unsupported",
+    ];
+
+    /// The place of its short name in [`RejectReason::LABELS`].
+    #[must_use]
+    pub const fn kind(&self) -> usize {
+        match self {
+            Self::OutOfOrder => 0,
+            Self::TooOld => 1,
+            Self::OutOfBounds => 2,
+            Self::TooFarInFuture => 3,
+            Self::DuplicateTimestamp { .. }
+            | Self::DuplicateOfHistogram { .. }
+            | Self::DuplicateHistogram { .. } => 4,
+            Self::InvalidHistogram(_) => 5,
+            Self::InvalidLabels(_) => 6,
+            Self::SeriesLimit { .. } => 7,
+            Self::HistogramsUnsupported => 8,
+        }
+    }
+
+    /// Its short name: `out_of_order`, `duplicate_timestamp` ...
     #[must_use]
     pub const fn label(&self) -> &'static str {
-        match self {
-            Self::OutOfOrder => "out_of_order",
-            Self::OutOfBounds => "out_of_bounds",
-            Self::TooFarInFuture => "too_far_in_future",
-            Self::DuplicateTimestamp { .. } => "duplicate_timestamp",
-            Self::InvalidLabels(_) => "invalid_labels",
-            Self::SeriesLimit { .. } => "series_limit",
-            Self::HistogramsUnsupported => "histograms_unsupported",
-        }
+        Self::LABELS[self.kind()]
     }
 }
 
@@ -215,8 +328,73 @@ impl fmt::Debug for AppendedBatch {
     }
 }
 
+/// What an engine keeps beyond float samples in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stores {
+    /// Native histograms.
+    pub histograms: bool,
+    /// Exemplars.
+    pub exemplars: bool,
+    /// Start timestamps of samples.
+    pub start_timestamps: bool,
+    /// Samples somewhat older than the newest of their series.
+    pub late_samples: bool,
+}
+
+/// The exemplars of one series in a batch.
+#[derive(Clone, Debug)]
+pub struct ExemplarEntry {
+    /// The key of the series.
+    pub key: SeriesKey,
+    /// As a range of [`ExemplarBatch::exemplars`].
+    pub exemplars: Range<u32>,
+}
+
+/// Exemplars of many series, as one request brings them.
+pub struct ExemplarBatch<'a> {
+    /// The series; one may occur more than once.
+    pub series: &'a [ExemplarEntry],
+    /// The exemplars of all series.
+    pub exemplars: &'a [Exemplar],
+    /// The labels of the series.
+    pub labels: &'a dyn LabelSource,
+}
+
+impl fmt::Debug for ExemplarBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExemplarBatch")
+            .field("series", &self.series.len())
+            .field("exemplars", &self.exemplars.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of exemplars. Nobody is refused a request for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExemplarOutcome {
+    /// Stored.
+    pub stored: u64,
+    /// There already.
+    pub duplicates: u64,
+    /// Older than the newest of their series.
+    pub out_of_order: u64,
+    /// Of too long labels, of a series without valid labels, or given to an engine that keeps none.
+    pub dropped: u64,
+}
+
 /// Takes samples. See the module's contract.
 pub trait Appender: Send + Sync {
+    /// What it keeps beyond float samples; the same for the life of the appender.
+    fn stores(&self) -> Stores {
+        Stores::default()
+    }
+
+    /// Remembers exemplars, best effort: bounded, the oldest goes first.
+    fn append_exemplars(&self, tenant: &TenantId, batch: &ExemplarBatch<'_>) -> ExemplarOutcome {
+        let _ = tenant;
+        ExemplarOutcome { dropped: batch.exemplars.len() as u64, ..ExemplarOutcome::default() }
+    }
+
     /// The hasher for [`SeriesEntry::key`]; the same for the life of the appender.
     fn key_hasher(&self) -> KeyHasher;
 

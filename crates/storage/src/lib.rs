@@ -3,22 +3,29 @@
 //! [`Appender`] takes batches of samples and says what became of each; [`Queryable`] opens a [`Querier`], a view of
 //! one version of the data that does not change while it lives. **Must not know:** any engine.
 //!
-//! Map: [`append`] writing · [`query`] reading · [`error`] what can go wrong · [`memory`] the in-memory reference ·
-//! [`conformance`] what every engine must do, for its tests.
+//! Map: [`append`] writing · [`query`] reading · [`admin`] deleting, copying · [`budget`] the memory all share · [`error`] what can go wrong ·
+//! [`exemplars`] a bounded store of them · [`memory`] the in-memory reference · [`conformance`] what every engine must do,
+//! for its tests.
 
+pub mod admin;
 pub mod append;
+pub mod budget;
 pub mod conformance;
 pub mod error;
+pub mod exemplars;
 pub mod memory;
 pub mod query;
 
+pub use admin::Admin;
 pub use append::{
-    AppendOutcome, AppendedBatch, Appender, KeyHasher, LabelSource, RejectReason, Rejection, SeriesEntry,
-    SeriesKey, Ticket, WriteBatch,
+    AppendOutcome, AppendedBatch, Appender, ExemplarBatch, ExemplarEntry, ExemplarOutcome, KeyHasher,
+    LabelSource, RejectReason, Rejection, SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch,
 };
+pub use budget::{BudgetExceeded, MemoryBudget, Reservation};
 pub use error::StorageError;
+pub use exemplars::ExemplarStore;
 pub use memory::MemoryStorage;
 pub use query::{
-    BoxFuture, CardinalityEntry, LabelQuery, Limited, Querier, Queryable, Samples, SelectHints,
-    SelectRequest, SeriesBatch, SeriesSet, StorageStats,
+    BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,
+    SelectHints, SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StartTimestamp, StorageStats,
 };

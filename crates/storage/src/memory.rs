@@ -9,18 +9,21 @@ use std::{
 };
 
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{Labels, METRIC_NAME, Matcher, MetricMetadata, Sample, TenantId, TimeRange};
+use chronolith_model::{
+    Histogram, HistogramSample, Labels, METRIC_NAME, MetricMetadata, Sample, TenantId, TimeRange, is_stale,
+};
 use parking_lot::Mutex;
 
 use crate::{
     append::{
-        AppendOutcome, AppendedBatch, Appender, KeyHasher, RejectReason, SeriesEntry, SeriesKey, Ticket,
-        WriteBatch,
+        AppendOutcome, AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, RejectReason,
+        SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch,
     },
     error::StorageError,
+    exemplars::{ExemplarError, ExemplarStore},
     query::{
-        BoxFuture, CardinalityEntry, LabelQuery, Limited, Querier, Queryable, Samples, SelectRequest,
-        SeriesBatch, SeriesSet, StorageStats,
+        BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,
+        SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StorageStats,
     },
 };
 
@@ -35,6 +38,7 @@ struct Tenant {
     series: BTreeMap<Labels, Arc<Samples>>,
     aliases: HashMap<SeriesKey, Labels>,
     metadata: BTreeMap<String, MetricMetadata>,
+    exemplars: ExemplarStore,
 }
 
 impl MemoryStorage {
@@ -77,6 +81,31 @@ impl Appender for MemoryStorage {
         Ok(AppendedBatch { outcome, ticket: Box::new(Done) })
     }
 
+    fn stores(&self) -> Stores {
+        Stores { histograms: true, exemplars: true, start_timestamps: true, late_samples: false }
+    }
+
+    fn append_exemplars(&self, tenant: &TenantId, batch: &ExemplarBatch<'_>) -> ExemplarOutcome {
+        let mut outcome = ExemplarOutcome::default();
+        let mut tenants = self.tenants.lock();
+        let tenant = Arc::make_mut(tenants.entry(tenant.clone()).or_default());
+        for (index, entry) in batch.series.iter().enumerate() {
+            let range = entry.exemplars.start as usize..entry.exemplars.end as usize;
+            let exemplars = batch.exemplars.get(range).unwrap_or_default();
+            let Ok(labels) = batch.labels.labels(index) else {
+                outcome.dropped += exemplars.len() as u64;
+                continue;
+            };
+            for exemplar in exemplars {
+                match tenant.exemplars.add(&labels, exemplar.clone()) {
+                    Ok(()) => outcome.stored += 1,
+                    Err(error) => ExemplarError::count(error, &mut outcome),
+                }
+            }
+        }
+        outcome
+    }
+
     fn append_metadata(&self, tenant: &TenantId, metadata: Vec<MetricMetadata>) {
         let mut tenants = self.tenants.lock();
         let tenant = Arc::make_mut(tenants.entry(tenant.clone()).or_default());
@@ -92,8 +121,6 @@ impl Tenant {
         index: usize,
         outcome: &mut AppendOutcome,
     ) {
-        let range = entry.samples.start as usize..entry.samples.end as usize;
-        let samples = batch.samples.get(range).unwrap_or_default();
         let labels = match self.aliases.get(&entry.key) {
             Some(labels) => labels.clone(),
             None => match batch.labels.labels(index) {
@@ -101,36 +128,72 @@ impl Tenant {
                     self.aliases.insert(entry.key, labels.clone());
                     labels
                 }
-                Err(reason) => return outcome.reject(reason, index, None, samples.len() as u64),
+                Err(reason) => return outcome.reject(reason, index, None, entry.len() as u64),
             },
         };
         let stored = Arc::make_mut(self.series.entry(labels.clone()).or_default());
-        for sample in samples {
-            match verdict(stored, sample) {
-                Ok(true) => {
-                    stored.push(sample.timestamp, sample.value);
-                    outcome.stored += 1;
-                }
-                Ok(false) => outcome.duplicates += 1,
-                Err(reason) => outcome.reject(reason, index, Some(&labels), 1),
+        let mut note = |stored: &mut Samples, timestamp, verdict| match verdict {
+            Ok(true) => {
+                stored.push_start(timestamp, entry.start_timestamp);
+                outcome.stored += 1;
             }
+            Ok(false) => outcome.duplicates += 1,
+            Err(reason) => outcome.reject(reason, index, Some(&labels), 1),
+        };
+        for sample in batch.samples_of(entry) {
+            let verdict = push_float(stored, sample);
+            note(stored, sample.timestamp, verdict);
+        }
+        for sample in batch.histograms_of(entry) {
+            let verdict = push_histogram(stored, sample);
+            note(stored, sample.timestamp, verdict);
         }
     }
 }
 
-/// Whether `sample` is new; `Ok(false)` for a repetition of the newest one.
-fn verdict(stored: &Samples, sample: &Sample) -> Result<bool, RejectReason> {
-    let (Some(last), Some(existing)) = (stored.timestamps.last(), stored.values.last()) else {
+/// Whether the newest sample is a histogram.
+fn ends_in_histogram(stored: &Samples) -> bool {
+    stored.histogram_timestamps.last() > stored.timestamps.last()
+}
+
+/// Stores `sample` if it is new; `Ok(false)` for a repetition of the newest one.
+fn push_float(stored: &mut Samples, sample: &Sample) -> Result<bool, RejectReason> {
+    let Sample { timestamp, value: new } = *sample;
+    if is_stale(new) && ends_in_histogram(stored) {
+        return push_histogram(stored, &HistogramSample { timestamp, histogram: Histogram::stale() });
+    }
+    let newest = stored.newest();
+    if newest.is_none_or(|newest| timestamp > newest) {
+        stored.push(timestamp, new);
         return Ok(true);
-    };
-    if sample.timestamp > *last {
-        Ok(true)
-    } else if sample.timestamp < *last {
-        Err(RejectReason::OutOfOrder)
-    } else if existing.to_bits() == sample.value.to_bits() {
-        Ok(false)
-    } else {
-        Err(RejectReason::DuplicateTimestamp { timestamp: *last, existing: *existing, new: sample.value })
+    }
+    match stored.values.last() {
+        _ if newest != Some(timestamp) => Err(RejectReason::OutOfOrder),
+        Some(existing) if !ends_in_histogram(stored) => {
+            if existing.to_bits() == new.to_bits() {
+                return Ok(false);
+            }
+            Err(RejectReason::DuplicateTimestamp { timestamp, existing: *existing, new })
+        }
+        _ => Err(RejectReason::DuplicateOfHistogram { timestamp, new }),
+    }
+}
+
+/// The same for a histogram.
+fn push_histogram(stored: &mut Samples, sample: &HistogramSample) -> Result<bool, RejectReason> {
+    let timestamp = sample.timestamp;
+    let newest = stored.newest();
+    let before = stored.histograms.last().filter(|_| ends_in_histogram(stored));
+    if newest.is_none_or(|newest| timestamp > newest) {
+        let mut histogram = sample.histogram.clone();
+        histogram.set_hint(sample.histogram.hint_after(before));
+        stored.push_histogram(timestamp, histogram);
+        return Ok(true);
+    }
+    match before {
+        _ if newest != Some(timestamp) => Err(RejectReason::OutOfOrder),
+        Some(existing) if existing.same_observations(&sample.histogram) => Ok(false),
+        _ => Err(RejectReason::DuplicateHistogram { timestamp }),
     }
 }
 
@@ -146,24 +209,22 @@ struct View {
 }
 
 impl View {
-    fn matching(&self, matchers: &[Matcher]) -> Result<Vec<(&Labels, &Arc<Samples>)>, StorageError> {
-        let compiled = CompiledMatcher::compile_all(matchers)
-            .map_err(|error| StorageError::Invalid { reason: error.to_string() })?;
+    fn matching(&self, matchers: &[CompiledMatcher]) -> Vec<(&Labels, &Arc<Samples>)> {
         let selected = |labels: &Labels| {
-            compiled.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
+            matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
         };
-        Ok(self.tenant.series.iter().filter(|(labels, _)| selected(labels)).collect())
+        self.tenant.series.iter().filter(|(labels, _)| selected(labels)).collect()
     }
 
-    fn answer(&self, query: &LabelQuery) -> Result<BTreeSet<Labels>, StorageError> {
+    fn answer(&self, query: &LabelQuery) -> BTreeSet<Labels> {
         if query.matcher_sets.is_empty() {
-            return Ok(self.tenant.series.keys().cloned().collect());
+            return self.tenant.series.keys().cloned().collect();
         }
         let mut found = BTreeSet::new();
         for matchers in &query.matcher_sets {
-            found.extend(self.matching(matchers)?.into_iter().map(|(labels, _)| labels.clone()));
+            found.extend(self.matching(matchers).into_iter().map(|(labels, _)| labels.clone()));
         }
-        Ok(found)
+        found
     }
 }
 
@@ -183,7 +244,7 @@ impl Querier for View {
         request: &'a SelectRequest,
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
         Box::pin(async move {
-            let series = self.matching(&request.matchers)?.into_iter();
+            let series = self.matching(&request.matchers).into_iter();
             let series = series.map(|(labels, samples)| (labels.clone(), Arc::clone(samples))).collect();
             let set: Arc<dyn SeriesSet> = Arc::new(Selected { series, range: request.range });
             Ok(set)
@@ -196,7 +257,7 @@ impl Querier for View {
     ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
         Box::pin(async move {
             let mut names = BTreeSet::new();
-            for labels in self.answer(query)? {
+            for labels in self.answer(query) {
                 names.extend(labels.iter().map(|(name, _)| name.to_owned()));
             }
             Ok(limited(names, query.limit))
@@ -209,7 +270,7 @@ impl Querier for View {
         query: &'a LabelQuery,
     ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
         Box::pin(async move {
-            let series = self.answer(query)?;
+            let series = self.answer(query);
             let values: BTreeSet<String> =
                 series.iter().filter_map(|labels| labels.get(name)).map(str::to_owned).collect();
             Ok(limited(values, query.limit))
@@ -217,7 +278,7 @@ impl Querier for View {
     }
 
     fn series<'a>(&'a self, query: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
-        Box::pin(async move { Ok(limited(self.answer(query)?, query.limit)) })
+        Box::pin(async move { Ok(limited(self.answer(query), query.limit)) })
     }
 
     fn metadata<'a>(
@@ -228,6 +289,13 @@ impl Querier for View {
             let known = self.tenant.metadata.values();
             Ok(known.filter(|metadata| metric.is_none_or(|name| metadata.metric == name)).cloned().collect())
         })
+    }
+
+    fn exemplars<'a>(
+        &'a self,
+        query: &'a ExemplarQuery,
+    ) -> BoxFuture<'a, Result<Vec<SeriesExemplars>, StorageError>> {
+        Box::pin(async move { Ok(self.tenant.exemplars.select(query)) })
     }
 
     fn stats(&self, limit: usize) -> StorageStats {
@@ -242,9 +310,10 @@ impl Querier for View {
                 values.entry(name.to_owned()).or_default().insert(value.to_owned());
                 *pairs.entry(format!("{name}={value}")).or_default() += 1;
             }
-            if let (Some(min), Some(max)) = (samples.timestamps.first(), samples.timestamps.last()) {
-                let range = stats.range.get_or_insert(TimeRange::new(*min, *max));
-                *range = TimeRange::new(range.min.min(*min), range.max.max(*max));
+            let firsts = [samples.timestamps.first(), samples.histogram_timestamps.first()];
+            if let (Some(min), Some(max)) = (firsts.into_iter().flatten().min(), samples.newest()) {
+                let range = stats.range.get_or_insert(TimeRange::new(*min, max));
+                *range = TimeRange::new(range.min.min(*min), range.max.max(max));
             }
         }
         stats.label_pairs = pairs.len() as u64;
@@ -284,6 +353,9 @@ impl SeriesSet for Selected {
 
     fn last_sample(&self, index: usize) -> Option<Sample> {
         let samples = &self.series[index].1;
+        if ends_in_histogram(samples) {
+            return None;
+        }
         Some(Sample::new(*samples.timestamps.last()?, *samples.values.last()?))
     }
 
@@ -303,10 +375,20 @@ struct Fetched<'a>(&'a Selected);
 impl SeriesBatch for Fetched<'_> {
     fn read(&self, index: usize, into: &mut Samples) -> Result<(), StorageError> {
         let samples = &self.0.series[index].1;
-        let from = samples.timestamps.partition_point(|t| *t < self.0.range.min);
-        let to = samples.timestamps.partition_point(|t| *t <= self.0.range.max).max(from);
-        into.timestamps.extend_from_slice(&samples.timestamps[from..to]);
-        into.values.extend_from_slice(&samples.values[from..to]);
+        let range = self.0.range;
+        let inside = |timestamps: &[i64]| {
+            let from = timestamps.partition_point(|t| *t < range.min);
+            from..timestamps.partition_point(|t| *t <= range.max).max(from)
+        };
+        let floats = inside(&samples.timestamps);
+        into.timestamps.extend_from_slice(&samples.timestamps[floats.clone()]);
+        into.values.extend_from_slice(&samples.values[floats]);
+        let histograms = inside(&samples.histogram_timestamps);
+        into.histogram_timestamps.extend_from_slice(&samples.histogram_timestamps[histograms.clone()]);
+        into.histograms.extend_from_slice(&samples.histograms[histograms]);
+        // From the step that the first sample stands on.
+        let first = samples.starts.partition_point(|step| step.since <= range.min).saturating_sub(1);
+        into.starts.extend(samples.starts[first..].iter().take_while(|step| step.since <= range.max));
         Ok(())
     }
 }

@@ -11,7 +11,8 @@
 
 use std::{fmt, future::Future, ops::Range, pin::Pin, sync::Arc};
 
-use chronolith_model::{Labels, Matcher, MetricMetadata, Sample, TenantId, TimeRange, Timestamp};
+use chronolith_index::CompiledMatcher;
+use chronolith_model::{Exemplar, Histogram, Labels, MetricMetadata, Sample, TenantId, TimeRange, Timestamp};
 
 use crate::error::StorageError;
 
@@ -41,8 +42,8 @@ pub struct SelectHints {
 /// A selection of series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SelectRequest {
-    /// Conditions a series must meet, all of them. Not empty.
-    pub matchers: Vec<Matcher>,
+    /// Conditions a series must meet, all of them. Not empty. They come compiled: who asks has accounted for their memory.
+    pub matchers: Vec<CompiledMatcher>,
     /// Samples wanted, both ends included.
     pub range: TimeRange,
     /// Advice.
@@ -53,11 +54,29 @@ pub struct SelectRequest {
 #[derive(Clone, Debug, Default)]
 pub struct LabelQuery {
     /// Each set is a selection; the answer is their union. Empty = every series.
-    pub matcher_sets: Vec<Vec<Matcher>>,
+    pub matcher_sets: Vec<Vec<CompiledMatcher>>,
     /// Time of interest; engines may answer for a wider one.
     pub range: Option<TimeRange>,
     /// At most so many answers, 0 = no limit.
     pub limit: usize,
+}
+
+/// A question about exemplars.
+#[derive(Clone, Debug)]
+pub struct ExemplarQuery {
+    /// Each set is a selection of series; the answer is their union.
+    pub matcher_sets: Vec<Vec<CompiledMatcher>>,
+    /// Exemplars wanted, both ends included.
+    pub range: TimeRange,
+}
+
+/// The exemplars of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// The labels of the series.
+    pub labels: Labels,
+    /// Sorted by timestamp.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// An answer that may have been cut at the limit.
@@ -99,8 +118,23 @@ pub trait Querier: Send + Sync {
         metric: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>>;
 
+    /// The exemplars in question, by series, sorted by labels; series without any are left out. None of an engine that
+    /// keeps none.
+    fn exemplars<'a>(
+        &'a self,
+        query: &'a ExemplarQuery,
+    ) -> BoxFuture<'a, Result<Vec<SeriesExemplars>, StorageError>> {
+        let _ = query;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Counts for `status/tsdb`, each list at most `limit` long, largest first.
     fn stats(&self, limit: usize) -> StorageStats;
+
+    /// What the view lacks of its range, a line each for people: damaged data that was set aside. Few, each once.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Series selected, not yet read.
@@ -116,8 +150,8 @@ pub trait SeriesSet: Send + Sync {
     /// The labels of series `index`. Cheap: a reference count, or a small build from interned parts.
     fn labels(&self, index: usize) -> Labels;
 
-    /// The newest sample of series `index` in this view, whatever the selected range, where it is known without
-    /// fetching. An engine that cannot tell says `None`.
+    /// The newest sample of series `index` in this view, whatever the selected range, where it is a float and known
+    /// without fetching. An engine that cannot tell says `None`.
     fn last_sample(&self, index: usize) -> Option<Sample> {
         let _ = index;
         None
@@ -139,23 +173,41 @@ pub trait SeriesBatch: Send + Sync {
     fn read(&self, index: usize, into: &mut Samples) -> Result<(), StorageError>;
 }
 
-/// Samples of one series as columns, sorted by timestamp. Stale markers are among them.
+/// Samples of one series as columns, sorted by timestamp: floats, and histograms beside them. Stale markers are among
+/// both. No timestamp is in both.
 #[derive(Clone, Default, PartialEq)]
 pub struct Samples {
-    /// Milliseconds, strictly increasing.
+    /// When the floats were, in milliseconds, strictly increasing.
     pub timestamps: Vec<Timestamp>,
-    /// One value per timestamp.
+    /// One float per timestamp.
     pub values: Vec<f64>,
+    /// When the histograms were, in milliseconds, strictly increasing.
+    pub histogram_timestamps: Vec<Timestamp>,
+    /// One histogram per timestamp of histograms.
+    pub histograms: Vec<Histogram>,
+    /// Since when the counter has been counting, where that is known: a step function, sorted by
+    /// [`StartTimestamp::since`]. Samples before the first step have none.
+    pub starts: Vec<StartTimestamp>,
+}
+
+/// A step of the start timestamps of a series. They change with each restart of what is counted only, so a step for each
+/// change is all that has to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartTimestamp {
+    /// The first sample that has it, in milliseconds.
+    pub since: Timestamp,
+    /// When counting began, in milliseconds; 0 = not known.
+    pub start: Timestamp,
 }
 
 impl Samples {
-    /// How many.
+    /// How many floats.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timestamps.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no float.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.timestamps.is_empty()
@@ -165,18 +217,50 @@ impl Samples {
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
+        self.histogram_timestamps.clear();
+        self.histograms.clear();
+        self.starts.clear();
     }
 
-    /// Adds a sample behind the last.
+    /// Adds a float behind the last sample.
     pub fn push(&mut self, timestamp: Timestamp, value: f64) {
         self.timestamps.push(timestamp);
         self.values.push(value);
+    }
+
+    /// Adds a histogram behind the last sample.
+    pub fn push_histogram(&mut self, timestamp: Timestamp, histogram: Histogram) {
+        self.histogram_timestamps.push(timestamp);
+        self.histograms.push(histogram);
+    }
+
+    /// Notes that the sample at `timestamp`, the newest, has this start; 0 = not known.
+    pub fn push_start(&mut self, timestamp: Timestamp, start: Timestamp) {
+        if self.starts.last().map_or(0, |last| last.start) != start {
+            self.starts.push(StartTimestamp { since: timestamp, start });
+        }
+    }
+
+    /// Since when the counter had been counting at the sample at `timestamp`, in milliseconds; 0 = not known.
+    #[must_use]
+    pub fn start_at(&self, timestamp: Timestamp) -> Timestamp {
+        let steps = self.starts.partition_point(|step| step.since <= timestamp);
+        steps.checked_sub(1).and_then(|last| self.starts.get(last)).map_or(0, |step| step.start)
+    }
+
+    /// The timestamp of the newest sample of either kind.
+    #[must_use]
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.timestamps.last().max(self.histogram_timestamps.last()).copied()
     }
 }
 
 impl fmt::Debug for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.timestamps.iter().zip(&self.values)).finish()
+        let mut list = f.debug_list();
+        list.entries(self.timestamps.iter().zip(&self.values));
+        list.entries(self.histogram_timestamps.iter().zip(&self.histograms));
+        list.entries(&self.starts).finish()
     }
 }
 

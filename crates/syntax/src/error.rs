@@ -27,8 +27,6 @@ pub enum ParseErrorKind {
     Meaning,
     /// It is longer than [`crate::QUERY_BYTES_MAX`] or nested deeper than [`crate::EXPR_DEPTH_MAX`].
     Limit,
-    /// It is valid, but not supported.
-    Unsupported,
 }
 
 impl ParseError {

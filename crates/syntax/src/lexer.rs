@@ -6,7 +6,7 @@ mod token;
 
 use nom::{Parser, character::complete::anychar, error::Error};
 pub(crate) use scan::unquote;
-use scan::{Numeric, StringFault, is_alpha, is_space};
+use scan::{Numeric, StringFault, is_alpha};
 pub(crate) use token::{Keyword, Special, Token, TokenKind};
 use token::{duration_word, quoted_char, reserved};
 
@@ -31,8 +31,6 @@ enum Mode {
     Statement,
     /// Directly after `[`.
     Duration,
-    /// Among the values of a series description.
-    Values,
 }
 
 /// Cuts a text into tokens.
@@ -41,7 +39,6 @@ pub(crate) struct Lexer<'a> {
     text: &'a str,
     pos: usize,
     mode: Mode,
-    series: bool,
     paren_depth: usize,
     brace_open: bool,
     bracket_open: bool,
@@ -54,13 +51,12 @@ pub(crate) struct Lexer<'a> {
 type Lexed = Result<Token, LexError>;
 
 impl<'a> Lexer<'a> {
-    /// A lexer of expressions.
+    /// A lexer at the start of `text`.
     pub(crate) fn new(text: &'a str) -> Self {
         Self {
             text,
             pos: 0,
             mode: Mode::Statement,
-            series: false,
             paren_depth: 0,
             brace_open: false,
             bracket_open: false,
@@ -69,16 +65,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A lexer of series descriptions.
-    pub(crate) fn series(text: &'a str) -> Self {
-        Self { series: true, ..Self::new(text) }
-    }
-
     /// The next token; comments are skipped, so is white space unless it has a meaning.
     pub(crate) fn next_token(&mut self) -> Lexed {
-        if self.mode == Mode::Values {
-            return self.value();
-        }
         loop {
             self.skip(scan::spaces);
             // After a number in brackets comments are possible, directly after `[` they are not.
@@ -88,8 +76,8 @@ impl<'a> Lexer<'a> {
         }
         match self.mode {
             Mode::Duration => self.duration(),
-            _ if self.brace_open => self.inside_braces(),
-            _ => self.statement(),
+            Mode::Statement if self.brace_open => self.inside_braces(),
+            Mode::Statement => self.statement(),
         }
     }
 
@@ -274,9 +262,6 @@ impl<'a> Lexer<'a> {
         let start = self.pos;
         let word = scan::word(self.rest()).map_or("", |(_, word)| word);
         self.pos += word.len();
-        if self.series && self.peek_char() != Some('{') {
-            self.mode = Mode::Values;
-        }
         let kind = match reserved(word) {
             Some(TokenKind::Keyword(Keyword::Fill | Keyword::FillLeft | Keyword::FillRight))
                 if !scan::parenthesis_follows(self.rest()) =>
@@ -362,9 +347,6 @@ impl<'a> Lexer<'a> {
             '{' => self.fail(start, "unexpected left brace '{'"),
             '}' => {
                 self.brace_open = false;
-                if self.series {
-                    self.mode = Mode::Values;
-                }
                 self.token(start, TokenKind::RightBrace)
             }
             c => self.fail(start, format!("unexpected character inside braces: {}", quoted_char(Some(c)))),
@@ -409,41 +391,6 @@ impl<'a> Lexer<'a> {
                     let c = quoted_char(Some(c));
                     self.fail(start, format!("unexpected character in duration expression: {c}"))
                 })
-            }
-        }
-    }
-
-    /// A token of the values of a series description.
-    fn value(&mut self) -> Lexed {
-        let start = self.pos;
-        let Some(c) = self.next_char() else { return self.end(start) };
-        match c {
-            '{' if self.accept('{') => self.token(start, TokenKind::OpenHistogram),
-            c if is_space(c) => {
-                let token = self.token(start, TokenKind::Space);
-                self.skip(scan::spaces);
-                token
-            }
-            '+' => self.token(start, TokenKind::Binary(BinaryOp::Add)),
-            '-' => self.token(start, TokenKind::Binary(BinaryOp::Sub)),
-            'x' => self.token(start, TokenKind::Times),
-            '_' => self.token(start, TokenKind::Blank),
-            _ if self.at_number(start) => {
-                let input = self.text.get(start..).unwrap_or_default();
-                match scan::number(input, true) {
-                    Ok(rest) => {
-                        self.move_to(rest);
-                        self.token(start, TokenKind::Number)
-                    }
-                    Err(rest) => self.bad_number("bad number syntax", input, rest),
-                }
-            }
-            c if is_alpha(c) => {
-                self.pos = start;
-                self.keyword_or_identifier()
-            }
-            c => {
-                self.fail(start, format!("unexpected character in series sequence: {}", quoted_char(Some(c))))
             }
         }
     }

@@ -19,8 +19,8 @@ mod walk;
 
 pub use error::{ParseError, ParseErrorKind, Position};
 pub use parser::{
-    EXPR_DEPTH_MAX, ParseOptions, QUERY_BYTES_MAX, RegexCheck, SERIES_VALUES_MAX, SeriesValue, parse,
-    parse_metric_selector, parse_metric_selector_with, parse_series_desc,
+    EXPR_DEPTH_MAX, ParseOptions, QUERY_BYTES_MAX, RegexCheck, parse, parse_metric_selector,
+    parse_metric_selector_with,
 };
 pub use printer::pretty;
 pub use walk::{walk, walk_mut};

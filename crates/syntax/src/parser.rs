@@ -11,7 +11,6 @@ mod expr;
 mod literal;
 mod matching;
 mod selector;
-mod series;
 
 use chronolith_model::Matcher;
 
@@ -20,7 +19,6 @@ use crate::{
     error::{ParseError, ParseErrorKind},
     lexer::{Lexer, Token, TokenKind},
 };
-pub use series::{SERIES_VALUES_MAX, SeriesValue, parse_series_desc};
 
 /// The longest text that is parsed, in bytes.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
@@ -85,7 +83,7 @@ fn guess_regex(pattern: &str) -> Result<bool, String> {
 /// # Errors
 /// The first thing wrong with `text`, as Prometheus says it.
 pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
-    let mut parser = Parser::new(text, options, Lexer::new(text))?;
+    let mut parser = Parser::new(text, options)?;
     let tree = parser.whole();
     let mut expr = tree.map_err(|fail| parser.finish(fail))?;
     check::check(&parser, &mut expr).map_err(|fail| parser.finish(fail))?;
@@ -106,7 +104,7 @@ pub fn parse_metric_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
 /// # Errors
 /// As [`parse_metric_selector`].
 pub fn parse_metric_selector_with(text: &str, options: &ParseOptions) -> Result<Vec<Matcher>, ParseError> {
-    let mut parser = Parser::new(text, options, Lexer::new(text))?;
+    let mut parser = Parser::new(text, options)?;
     parser.only_selector().map_err(|fail| parser.finish(fail))
 }
 
@@ -137,13 +135,13 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, options: &'a ParseOptions, lexer: Lexer<'a>) -> Result<Self, ParseError> {
+    fn new(text: &'a str, options: &'a ParseOptions) -> Result<Self, ParseError> {
         if text.len() > QUERY_BYTES_MAX {
             let message = format!("text of {} bytes is longer than {QUERY_BYTES_MAX} bytes", text.len());
             let span = Span { start: 0, end: text.len() };
             return Err(ParseError::new(ParseErrorKind::Limit, text, span, message));
         }
-        Ok(Self { text, options, lexer, peeked: None, depth: 0 })
+        Ok(Self { text, options, lexer: Lexer::new(text), peeked: None, depth: 0 })
     }
 
     fn whole(&mut self) -> Parsed<Expr> {

@@ -43,7 +43,7 @@ pub struct Replay {
     /// least 1.
     pub spread: u32,
     /// Copy `i` starts `i` times so many milliseconds (of the recording) later and wraps around at its end, so that
-    /// copies differ; counters are reset where it wraps. 0 or more.
+    /// copies differ; counters are reset where it wraps. 0 or more; at 0 nothing wraps.
     pub shift: i64,
 }
 
@@ -182,12 +182,14 @@ impl Replay {
         // One more second than the span, so that the first scrape follows the last at the usual distance.
         let length = (end - begin) / 1000 * 1000 + 1000;
         let shift = (self.shift.max(0) * i64::from(copy) / 1000 * 1000).rem_euclid(length);
+        // Series that begin or end outside the first one's span wrap around only where the copy does.
+        let wrapped = |since: i64| if shift == 0 { since } else { (since - shift).rem_euclid(length) };
         let spread = i64::from(self.spread.max(1));
         let mut samples: Vec<Sample> = series
             .samples
             .iter()
             .map(|sample| {
-                let since = (sample.timestamp - begin - shift).rem_euclid(length);
+                let since = wrapped(sample.timestamp - begin);
                 // The nearest whole second is the scrape's nominal time, the rest its jitter.
                 let nominal = (since + 500).div_euclid(1000) * 1000;
                 Sample::new(begin + nominal * spread + (since - nominal), sample.value)
@@ -253,7 +255,7 @@ mod tests {
     const TEXT: &str = concat!(
         r#"{"metric":{"__name__":"a","instance":"h:1"},"values":[1,2.5,"NaN",4],"timestamps":[60007,61001,61990,63000]}"#,
         "\n",
-        r#"{"metric":{"__name__":"b"},"values":["+Inf","-Inf"],"timestamps":[61001,63000]}"#,
+        r#"{"metric":{"__name__":"b"},"values":["+Inf","-Inf"],"timestamps":[59998,63000]}"#,
         "\n"
     );
 
@@ -274,7 +276,7 @@ mod tests {
         assert!(all[0].samples[2].value.is_nan());
         assert_eq!(
             all[1].samples,
-            [Sample::new(61001, f64::INFINITY), Sample::new(63000, f64::NEG_INFINITY)]
+            [Sample::new(59998, f64::INFINITY), Sample::new(63000, f64::NEG_INFINITY)]
         );
     }
 
@@ -283,6 +285,8 @@ mod tests {
         let all = read(TEXT, Replay { spread: 15, ..Replay::default() }).expect("valid");
         // 994, 1983 and 2993 ms after the first scrape: jitter -6, -17, -7.
         assert_eq!(times(&all[0]), [60007, 60007 + 15_000 - 6, 60007 + 30_000 - 17, 60007 + 45_000 - 7]);
+        // What begins before the first series stays in front.
+        assert_eq!(times(&all[1]), [59998, 60007 + 45_000 - 7]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Test support, for tests and tools only.
 //!
 //! Map: [`fault_fs`] a disk that fails and forgets · [`fake_env`] clock, randomness and jobs by hand ·
-//! [`promqltest`] PromQL test scripts · [`generate`] made-up series · [`data`] recorded series · [`paths`] where
-//! tests find what lies outside their crate.
+//! [`promqltest`] PromQL test scripts · [`data`] recorded series · [`paths`] where tests find what lies outside their
+//! crate.
 
 pub mod data;
 pub mod fake_env;
 pub mod fault_fs;
-pub mod generate;
 pub mod paths;
 pub mod promqltest;

@@ -6,7 +6,7 @@ use chronolith_syntax::ast::{AggregateOp, Grouping};
 use hashbrown::HashMap;
 use rayon::{ThreadPool, prelude::*};
 
-use super::{Executor, Scope, stream::Sink, worth_threads};
+use super::{Executor, Scope, stream::Sink, unexpected, worth_threads};
 use crate::{
     api::QueryError,
     functions::numeric::{Kahan, Mean},
@@ -278,6 +278,19 @@ impl Executor<'_> {
         self.stream(&aggregate.input, scope, &mut folds).await?;
         let Folds { folds, groups, .. } = folds;
         Ok(folds.into_iter().zip(groups.labels).map(|(fold, labels)| fold.finish(labels)).collect())
+    }
+
+    /// The scalar parameter of an aggregation, its values, and what is aggregated.
+    pub(super) async fn operands<'n>(
+        &mut self,
+        aggregate: &'n Aggregate,
+        node: &Node,
+        scope: &mut Scope,
+    ) -> Result<(&'n Node, Vec<f64>, Vec<SeriesColumn>), QueryError> {
+        let param = aggregate.param.as_ref().ok_or_else(|| unexpected(node))?;
+        let values = self.scalar(param, scope).await?;
+        let vector = self.vector(&aggregate.input, scope).await?;
+        Ok((param, values, vector))
     }
 }
 

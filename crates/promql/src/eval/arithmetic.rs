@@ -30,8 +30,14 @@ pub(crate) fn arithmetic(op: BinaryOp, a: f64, b: f64) -> f64 {
         BinaryOp::Mod => a % b,
         BinaryOp::Pow => a.powf(b),
         BinaryOp::Atan2 => a.atan2(b),
+        // Set operators have no values, and trims of floats are left out before it comes to this.
         _ => f64::NAN,
     }
+}
+
+/// Whether `op` trims histograms; of floats there is no result.
+pub(crate) const fn trims(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
 }
 
 /// Whether the result of `op` is another thing than its operands, so that it loses their name.

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::{Executor, Scope, matching::Join, names::unify};
 use crate::{
+    annotations::Annotation,
     api::QueryError,
     plan::{BinaryVectors, Node},
     series::{ABSENT, SeriesColumn, is_absent},
@@ -62,11 +63,13 @@ impl Executor<'_> {
         let steps = node.grid.count;
         let result = if binary.op.is_set() {
             set_operation(binary.op, &binary.matching, lhs, rhs, steps)
-        } else if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
-            // These trim histograms; floats are dropped.
-            Vec::new()
         } else {
-            Join::new(binary, self.delayed_name_removal, self.pool, self.interrupt, steps).run(lhs, rhs)?
+            let join = Join::new(binary, self.delayed_name_removal, self.pool, self.interrupt, steps);
+            let result = join.run(lhs, rhs)?;
+            if join.dropped() {
+                self.notes.add(Annotation::FloatsIncompatible(binary.op), node.span);
+            }
+            result
         };
         // Equal labels at the same step are an error, except where names are still to go at the end of an instant
         // query; at different steps they are one series.

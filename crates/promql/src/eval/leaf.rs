@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::{
     Executor, Scope, SharedLeaf,
+    decoded::Keeping,
     names::{Unique, drop_name, has_type_or_unit, unify},
     series_bytes,
     stream::{Collect, Sink},
@@ -58,9 +59,34 @@ struct Job<'a> {
     delayed_name_removal: bool,
 }
 
+/// Where a task has the samples of its series from, in their order.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// The newest are all it needs.
+    Lasts(&'a [Sample]),
+    /// Another leaf has decoded them.
+    Decoded(&'a [Samples]),
+    /// To be decoded, and perhaps kept for other leaves.
+    Batch { batch: &'a dyn SeriesBatch, keep: bool },
+}
+
+impl Source<'_> {
+    /// The part of a task, `range` from the first series of the source on.
+    fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::Lasts(lasts) => Self::Lasts(&lasts[range]),
+            Self::Decoded(samples) => Self::Decoded(&samples[range]),
+            batch @ Self::Batch { .. } => batch,
+        }
+    }
+}
+
 /// What a task made of its series.
+#[derive(Default)]
 struct Done {
     series: Vec<SeriesColumn>,
+    /// What was decoded for them, if it is kept.
+    decoded: Vec<Samples>,
     samples: Vec<u64>,
     notes: Annotations,
 }
@@ -115,7 +141,7 @@ impl Executor<'_> {
             params.push(self.scalar(param, scope).await?);
         }
         let set = Arc::clone(&self.sets[leaf.selection]);
-        let range = self.plan.selections[leaf.selection].request.range;
+        let range = self.plan.selections[leaf.selection].range;
         let span = range.max.saturating_sub(range.min);
         let job = Job {
             function: leaf.function,
@@ -132,6 +158,7 @@ impl Executor<'_> {
         let renames = !self.delayed_name_removal && leaf.function.drops_name();
         let mut unique =
             (renames && !leaf.function.by_step() && !self.differ_unnamed(leaf)).then(Unique::default);
+        let mut keeping = self.decoded_before(leaf.selection, job.decoded);
         let step = (BATCH_VALUES / node.grid.count.max(1)).clamp(BATCH_SERIES.start, BATCH_SERIES.end);
         let mut next = 0;
         while next < set.len() {
@@ -140,15 +167,24 @@ impl Executor<'_> {
             next = indices.end;
             let held = self.ledger.held();
             let lasts = job.lasts(indices.clone());
-            let done = if lasts.is_some() {
-                self.parallel(&job, None, lasts.as_deref(), &indices)?
+            let done = if let Some(lasts) = &lasts {
+                if let Keeping::New(_) = keeping {
+                    self.forget(std::mem::take(&mut keeping));
+                }
+                self.parallel(&job, Source::Lasts(lasts), &indices)
+            } else if let Keeping::All(all) = &keeping {
+                self.parallel(&job, Source::Decoded(&all.series[indices.clone()]), &indices)
             } else {
                 let batch = self.interruptible(set.fetch(indices.clone())).await?;
-                self.parallel(&job, Some(&*batch), None, &indices)?
+                let keep = matches!(keeping, Keeping::New(_));
+                self.parallel(&job, Source::Batch { batch: &*batch, keep }, &indices)
             };
             let mut vector = Vec::with_capacity(indices.len());
             for task in done {
-                let task = task?;
+                let mut task = task?;
+                if !keeping.add(&mut task.decoded, self.ledger) {
+                    self.forget(std::mem::take(&mut keeping));
+                }
                 if let Some(unique) = &mut unique {
                     task.series.iter().try_for_each(|series| unique.check(&series.labels))?;
                 }
@@ -161,6 +197,7 @@ impl Executor<'_> {
                 self.ledger.charge(0, bytes)?;
             }
         }
+        self.decoded_after(leaf.selection, keeping);
         Ok(())
     }
 
@@ -182,22 +219,20 @@ impl Executor<'_> {
     fn parallel(
         &self,
         job: &Job<'_>,
-        batch: Option<&dyn SeriesBatch>,
-        lasts: Option<&[Sample]>,
+        source: Source<'_>,
         indices: &Range<usize>,
-    ) -> Result<Vec<Result<Done, QueryError>>, QueryError> {
+    ) -> Vec<Result<Done, QueryError>> {
         let first = indices.start;
         let task = |start: usize| {
             let range = start..(start + TASK_SERIES).min(indices.end);
-            let lasts = lasts.map(|lasts| &lasts[range.start - first..range.end - first]);
-            job.run(batch, lasts, range)
+            job.run(source.part(range.start - first..range.end - first), range)
         };
-        let decoded = if batch.is_some() { job.decoded } else { 0 };
+        let decoded = if matches!(source, Source::Lasts(_)) { 0 } else { job.decoded };
         if !worth_threads(indices.len(), job.grid.count.saturating_add(decoded)) {
-            return Ok(indices.clone().step_by(TASK_SERIES).map(task).collect());
+            return indices.clone().step_by(TASK_SERIES).map(task).collect();
         }
         let starts: Vec<usize> = indices.clone().step_by(TASK_SERIES).collect();
-        Ok(self.pool.install(|| starts.into_par_iter().map(task).collect()))
+        self.pool.install(|| starts.into_par_iter().map(task).collect())
     }
 
     /// Waits for storage, but no longer than until the query is canceled or its time is over; what was waited for is
@@ -269,26 +304,30 @@ impl Job<'_> {
         indices.map(|index| self.set.last_sample(index).filter(|last| last.timestamp <= first)).collect()
     }
 
-    fn run(
-        &self,
-        batch: Option<&dyn SeriesBatch>,
-        lasts: Option<&[Sample]>,
-        indices: Range<usize>,
-    ) -> Result<Done, QueryError> {
+    fn run(&self, source: Source<'_>, indices: Range<usize>) -> Result<Done, QueryError> {
         let mut done = Done {
             series: Vec::with_capacity(indices.len()),
             samples: vec![0; self.grid.count],
-            notes: Annotations::default(),
+            ..Done::default()
         };
-        let mut samples = Samples::default();
+        let (mut scratch, mut fresh) = (Samples::default(), Samples::default());
         for (place, index) in indices.enumerate() {
             self.interrupt.check(STAGE_EVALUATION)?;
-            samples.clear();
-            match (lasts, batch) {
-                (Some(lasts), _) => samples.push(lasts[place].timestamp, lasts[place].value),
-                (None, Some(batch)) => batch.read(index, &mut samples).map_err(QueryError::Storage)?,
-                (None, None) => {}
-            }
+            scratch.clear();
+            let samples = match source {
+                Source::Lasts(lasts) => {
+                    scratch.push(lasts[place].timestamp, lasts[place].value);
+                    &scratch
+                }
+                Source::Decoded(samples) => &samples[place],
+                Source::Batch { batch, keep } => {
+                    batch.read(index, &mut scratch).map_err(QueryError::Storage)?;
+                    if keep {
+                        done.decoded.push(scratch.clone());
+                    }
+                    &scratch
+                }
+            };
             if samples.is_empty() {
                 continue;
             }
@@ -296,13 +335,14 @@ impl Job<'_> {
             let mut column = Column::absent(self.grid.count);
             match self.function {
                 LeafFunction::Latest(instants) => {
-                    latest(&samples, &instants, &mut column, &mut done.samples, |_, value| value);
+                    latest(samples, &instants, &mut column, &mut done.samples, |_, value| value);
                 }
                 LeafFunction::LatestTimestamp(instants) => {
-                    latest(&samples, &instants, &mut column, &mut done.samples, |t, _| t as f64 / 1_000.0);
+                    latest(samples, &instants, &mut column, &mut done.samples, |t, _| t as f64 / 1_000.0);
                 }
                 LeafFunction::Range(function, windows) => {
-                    self.range(function, &windows, &mut samples, &labels, &mut column, &mut done)?;
+                    let samples = without_stale(samples, &mut fresh);
+                    self.range(function, &windows, samples, &labels, &mut column, &mut done)?;
                 }
             }
             let present = column.present();
@@ -319,12 +359,11 @@ impl Job<'_> {
         &self,
         function: RangeFunction,
         windows: &Windows,
-        samples: &mut Samples,
+        samples: &Samples,
         labels: &Labels,
         column: &mut Column,
         done: &mut Done,
     ) -> Result<(), QueryError> {
-        remove_stale(samples);
         if samples.is_empty() {
             return Ok(());
         }
@@ -426,21 +465,16 @@ fn latest(
     }
 }
 
-/// Takes stale markers out.
-pub(super) fn remove_stale(samples: &mut Samples) {
+/// `samples`, or where there are stale markers among them a copy without those, in `copy`.
+fn without_stale<'a>(samples: &'a Samples, copy: &'a mut Samples) -> &'a Samples {
     if !samples.values.iter().any(|v| is_stale(*v)) {
-        return;
+        return samples;
     }
-    let mut kept = 0;
-    for index in 0..samples.len() {
-        if !is_stale(samples.values[index]) {
-            samples.values[kept] = samples.values[index];
-            samples.timestamps[kept] = samples.timestamps[index];
-            kept += 1;
-        }
+    copy.clear();
+    for (t, v) in samples.timestamps.iter().zip(&samples.values).filter(|(_, v)| !is_stale(**v)) {
+        copy.push(*t, *v);
     }
-    samples.values.truncate(kept);
-    samples.timestamps.truncate(kept);
+    copy
 }
 
 /// Adds to each step of `counts` how many samples its window has; the largest number of them.

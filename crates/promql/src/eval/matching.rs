@@ -4,13 +4,15 @@
 //! worked on column by column; the others, and all if missing sides are filled, step by step. Which error is told is
 //! that of the earliest step, as if all steps had been evaluated one after the other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chronolith_model::Labels;
 use chronolith_syntax::ast::{BinaryOp, Cardinality, Matching};
 use hashbrown::{HashMap, HashSet};
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    arithmetic::{arithmetic, changes_schema, compare},
+    arithmetic::{arithmetic, changes_schema, compare, trims},
     binary::{Signatures, match_labels},
     names::without_metadata,
 };
@@ -39,6 +41,8 @@ pub(super) struct Join<'a> {
     fill_one: Option<f64>,
     /// What a missing series of the "many" side counts as.
     fill_many: Option<f64>,
+    /// Values matched between which the operator has no result.
+    dropped: AtomicBool,
 }
 
 /// The series of one signature, by index.
@@ -77,7 +81,25 @@ impl<'a> Join<'a> {
         // Not swapped for one-to-many: `fill_left` fills the many side there too, as Prometheus has it.
         let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let BinaryVectors { op, return_bool, .. } = *binary;
-        Self { op, return_bool, matching, delayed, pool, interrupt, steps, swapped, fill_one, fill_many }
+        let dropped = AtomicBool::new(false);
+        Self {
+            op,
+            return_bool,
+            matching,
+            delayed,
+            pool,
+            interrupt,
+            steps,
+            swapped,
+            fill_one,
+            fill_many,
+            dropped,
+        }
+    }
+
+    /// Whether floats met between which the operator has no result.
+    pub(super) fn dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     pub(super) fn run(
@@ -147,6 +169,9 @@ impl<'a> Join<'a> {
     /// The labels of the results of a group that has one series on the "one" side and whose results never clash.
     fn unclashing(&self, group: &Group, many: &[SeriesColumn], one: &[SeriesColumn]) -> Option<Vec<Labels>> {
         let [only] = group.one[..] else { return None };
+        if trims(self.op) {
+            return None;
+        }
         if self.matching.card == Cardinality::OneToOne && group.many.len() > 1 {
             return None;
         }
@@ -205,6 +230,10 @@ impl<'a> Join<'a> {
                     }
                     (None, None) => continue,
                 };
+                if trims(self.op) {
+                    self.dropped.store(true, Ordering::Relaxed);
+                    continue;
+                }
                 if matched && self.matching.card == Cardinality::OneToOne {
                     return Err(Clash { when: (step, 1, index), error: must_be_explicit() });
                 }
@@ -214,6 +243,10 @@ impl<'a> Join<'a> {
                     .map_err(|()| Clash { when: (step, 1, index), error: must_be_unique() })?;
             }
             if let (false, Some((index, value)), Some(fill)) = (matched, one, self.fill_many) {
+                if trims(self.op) {
+                    self.dropped.store(true, Ordering::Relaxed);
+                    continue;
+                }
                 let labels = match_labels(self.matching, &sides.one[index].labels);
                 let other = (&sides.one[index].labels, value);
                 slots

@@ -6,9 +6,7 @@ use chronolith_model::float;
 use chronolith_syntax::ast::AggregateOp;
 use rayon::prelude::*;
 
-use super::{
-    Executor, Scope, aggregate::Groups, names::unify, unexpected, worth_threads, xxh64::hash_labels,
-};
+use super::{Executor, Scope, aggregate::Groups, names::unify, worth_threads, xxh64::hash_labels};
 use crate::{
     annotations::Annotation,
     api::QueryError,
@@ -184,9 +182,7 @@ impl Executor<'_> {
         node: &Node,
         scope: &mut Scope,
     ) -> Result<Vec<SeriesColumn>, QueryError> {
-        let param_node = aggregate.param.as_ref().ok_or_else(|| unexpected(node))?;
-        let param = self.scalar(param_node, scope).await?;
-        let mut vector = self.vector(&aggregate.input, scope).await?;
+        let (param_node, param, mut vector) = self.operands(aggregate, node, scope).await?;
         vector.retain(|series| !series.column.is_empty());
         if !self.check_param(aggregate.op, &param, param_node)? {
             return Ok(Vec::new());

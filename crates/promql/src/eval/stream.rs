@@ -1,16 +1,19 @@
 //! Series through operators that take one at a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chronolith_storage::BoxFuture;
-use chronolith_syntax::ast::BinaryOp;
+use chronolith_syntax::ast::{BinaryOp, Span};
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
     Executor, Scope,
-    arithmetic::{arithmetic, changes_schema, compare},
+    arithmetic::{arithmetic, changes_schema, compare, trims},
     names::{drop_name, unify},
     worth_threads,
 };
 use crate::{
+    annotations::Annotation,
     api::QueryError,
     functions::instant::{self, InstantFunction},
     limits::STAGE_EVALUATION,
@@ -59,13 +62,25 @@ pub(super) fn for_each(
 enum Element {
     Negate,
     Instant(InstantFunction, Vec<Vec<f64>>),
-    Scalar { op: BinaryOp, return_bool: bool, scalar: Vec<f64>, scalar_left: bool },
+    Scalar {
+        op: BinaryOp,
+        return_bool: bool,
+        scalar: Vec<f64>,
+        scalar_left: bool,
+    },
+    /// An operator that has no result for floats; `dropped` once there was one.
+    Trim {
+        op: BinaryOp,
+        span: Span,
+        dropped: AtomicBool,
+    },
 }
 
 impl Element {
     const fn drops_name(&self) -> bool {
         match self {
             Self::Negate | Self::Instant(..) => true,
+            Self::Trim { .. } => false,
             Self::Scalar { op, return_bool, .. } => *return_bool || changes_schema(*op),
         }
     }
@@ -76,6 +91,12 @@ impl Element {
             Self::Instant(function, params) => {
                 let params: Vec<&[f64]> = params.iter().map(Vec::as_slice).collect();
                 instant::eval(*function, &params, &mut series.column);
+            }
+            Self::Trim { dropped, .. } => {
+                if !series.column.is_empty() {
+                    dropped.store(true, Ordering::Relaxed);
+                }
+                series.column.filter_map(|_, _| None);
             }
             Self::Scalar { op, return_bool, scalar, scalar_left } => {
                 with_scalar(*op, *return_bool, scalar, *scalar_left, series);
@@ -165,6 +186,13 @@ impl Executor<'_> {
                         elements.push(Element::Instant(*function, values));
                         inner
                     }
+                    Op::BinaryScalar(binary) if trims(binary.op) => {
+                        // Evaluated for its annotations and for what it counts.
+                        self.scalar(&binary.scalar, scope).await?;
+                        let dropped = AtomicBool::new(false);
+                        elements.push(Element::Trim { op: binary.op, span: base.span, dropped });
+                        &binary.vector
+                    }
                     Op::BinaryScalar(binary) => {
                         elements.push(Element::Scalar {
                             op: binary.op,
@@ -190,7 +218,9 @@ impl Executor<'_> {
                 }
                 let pool = self.pool;
                 let mut map = Map { elements: &elements, delayed, pool, inner: sink };
-                return self.stream_leaf(leaf, base, scope, &mut map).await;
+                self.stream_leaf(leaf, base, scope, &mut map).await?;
+                self.note_dropped(&elements);
+                return Ok(());
             }
             let mut vector = self.vector(base, scope).await?;
             for element in &elements {
@@ -200,8 +230,19 @@ impl Executor<'_> {
                     vector = unify(vector)?;
                 }
             }
+            self.note_dropped(&elements);
             sink.push(vector)?;
             Ok(())
         })
+    }
+
+    fn note_dropped(&mut self, elements: &[Element]) {
+        for element in elements {
+            if let Element::Trim { op, span, dropped } = element
+                && dropped.load(Ordering::Relaxed)
+            {
+                self.notes.add(Annotation::FloatsIncompatible(*op), *span);
+            }
+        }
     }
 }

@@ -33,9 +33,7 @@ impl Executor<'_> {
         node: &Node,
         scope: &mut Scope,
     ) -> Result<Vec<SeriesColumn>, QueryError> {
-        let param_node = aggregate.param.as_ref().ok_or_else(|| unexpected(node))?;
-        let q = self.scalar(param_node, scope).await?;
-        let vector = self.vector(&aggregate.input, scope).await?;
+        let (param_node, q, vector) = self.operands(aggregate, node, scope).await?;
         let range = ParamRange::new(&q);
         for (wrong, value) in
             [(range.any_nan, f64::NAN), (range.max > 1.0, range.max), (range.min < 0.0, range.min)]

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use chronolith_model::{METRIC_NAME, MatchOp, TimeRange};
-use chronolith_storage::{SelectHints, SelectRequest};
+use chronolith_model::{METRIC_NAME, MatchOp, Matcher, TimeRange};
+use chronolith_storage::SelectHints;
 use chronolith_syntax::ast::{
-    self, At, Binary, BinaryOp, Expr, ExprKind, Grouping, RangeMode, Span, UnaryOp, ValueType, VectorSelector,
+    self, At, Binary, Expr, ExprKind, Grouping, RangeMode, Span, UnaryOp, ValueType, VectorSelector,
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::QueryError,
-    eval::arithmetic::scalar_op,
+    eval::arithmetic::{scalar_op, trims},
     functions::range::RangeFunction,
     limits::hull,
     plan::Instants,
@@ -35,20 +35,22 @@ pub(crate) fn plan(expr: &Expr, options: PlanOptions) -> Result<Plan, QueryError
         selections: Vec::new(),
         by_request: HashMap::new(),
         leaves: HashMap::new(),
+        selection_leaves: Vec::new(),
         leaf_uses: Vec::new(),
         range: None,
     };
     let root = builder.node(expr, options.grid, None)?;
-    let Builder { selections, leaf_uses, range, .. } = builder;
-    Ok(Plan { root, selections, leaf_uses, range })
+    let Builder { selections, selection_leaves, leaf_uses, range, .. } = builder;
+    Ok(Plan { root, selections, selection_leaves, leaf_uses, range })
 }
 
 pub(super) struct Builder {
     pub(super) options: PlanOptions,
     pub(super) durations: DurationContext,
     selections: Vec<Selection>,
-    by_request: HashMap<SelectRequest, usize>,
+    by_request: HashMap<(Vec<Matcher>, TimeRange), usize>,
     leaves: HashMap<LeafKey, usize>,
+    selection_leaves: Vec<usize>,
     leaf_uses: Vec<usize>,
     range: Option<TimeRange>,
 }
@@ -143,7 +145,7 @@ impl Builder {
         let lhs = self.node(&binary.lhs, grid, None)?;
         let rhs = self.node(&binary.rhs, grid, None)?;
         let Binary { op, return_bool, .. } = *binary;
-        if matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower) && lhs.kind == ValueType::Scalar {
+        if trims(op) && (lhs.kind, rhs.kind) == (ValueType::Scalar, ValueType::Scalar) {
             return Err(QueryError::Execution(format!(
                 "operator {:?} not allowed for Scalar operations",
                 op.as_str()
@@ -204,24 +206,25 @@ impl Builder {
         };
         if id == fresh {
             self.leaf_uses.push(0);
+            self.selection_leaves[selection] += 1;
         }
         self.leaf_uses[id] += 1;
         Ok(Leaf { id, selection, function, params, arg_spans })
     }
 
     fn selection(&mut self, selector: &VectorSelector, range: TimeRange, hints: SelectHints) -> usize {
-        let mut request =
-            SelectRequest { matchers: selector.matchers.clone(), range, hints: SelectHints::default() };
         if range.min <= range.max {
             self.range = Some(hull(self.range, range));
         }
-        if let Some(known) = self.by_request.get(&request) {
+        let key = (selector.matchers.clone(), range);
+        if let Some(known) = self.by_request.get(&key) {
             return *known;
         }
-        self.by_request.insert(request.clone(), self.selections.len());
-        request.hints = hints;
+        self.by_request.insert(key, self.selections.len());
+        let matchers = selector.matchers.clone();
         let one_name = selector.matchers.iter().any(|m| m.name == METRIC_NAME && m.op == MatchOp::Equal);
-        self.selections.push(Selection { request, one_name });
+        self.selection_leaves.push(0);
+        self.selections.push(Selection { matchers, range, hints, one_name });
         self.selections.len() - 1
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chronolith_model::{Labels, Sample, TenantId, float};
 use chronolith_promql::{Engine, EngineOptions, Query, QueryError, QueryResult, Value};
 use chronolith_storage::{MemoryStorage, conformance};
-use chronolith_syntax::{ParseOptions, SeriesValue, parse_series_desc};
+use chronolith_syntax::ParseOptions;
+use chronolith_testkit::promqltest::series::{SeriesValue, parse_series};
 
 /// Storage and an engine over it.
 pub(crate) struct World {
@@ -29,12 +30,13 @@ impl World {
     /// Loads series, one per line, samples `step` milliseconds apart from `start` on.
     pub(crate) fn load(self, start: i64, step: i64, lines: &str) -> Self {
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (labels, values) = parse_series_desc(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            let samples = values.iter().enumerate().filter_map(|(i, value)| match value {
+            let series = parse_series(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let samples = series.values.iter().enumerate().filter_map(|(i, value)| match value {
                 SeriesValue::Float(v) => Some(Sample::new(start + step * i as i64, *v)),
-                SeriesValue::Omitted => None,
+                SeriesValue::Missing => None,
+                SeriesValue::Histogram => panic!("{line}: storage holds floats only"),
             });
-            self.write(labels, samples.collect());
+            self.write(series.labels, samples.collect());
         }
         self
     }

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chronolith_model::{Labels, MetricMetadata, Sample, TenantId, TimeRange};
+use chronolith_model::{Labels, MetricMetadata, Sample, TenantId, TimeRange, stale_nan};
 use chronolith_promql::{CancelToken, Engine, EngineOptions, Query, QueryError};
 use chronolith_storage::{
-    BoxFuture, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesBatch, SeriesSet, StorageError,
-    StorageStats, conformance::block_on,
+    BoxFuture, LabelQuery, Limited, MemoryBudget, Querier, Queryable, SelectRequest, SeriesBatch, SeriesSet,
+    StorageError, StorageStats, conformance::block_on,
 };
 
 use crate::dsl::{MINUTE, World, options};
@@ -151,7 +151,7 @@ fn a_canceled_query_stops_while_it_computes() {
             (result, late)
         };
         let (result, _) = attempt(Duration::from_millis(5));
-        assert!(matches!(result, Err(QueryError::Canceled("expression evaluation"))), "{text}: {result:?}");
+        assert!(matches!(result, Err(QueryError::Canceled(_))), "{text}: {result:?}");
         for after in [30, 100] {
             let lates: Vec<Duration> = (0..5)
                 .map(|_| attempt(Duration::from_millis(after)).1)
@@ -284,70 +284,67 @@ fn queries_wait_for_a_place() {
     });
 }
 
+/// Storage that notes which series are fetched.
+struct Counted<'a>(&'a World, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+struct Set(Arc<dyn SeriesSet>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+struct Inner(Arc<dyn Querier>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+impl Queryable for Counted<'_> {
+    fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
+        Ok(Arc::new(Inner(self.0.storage.querier(tenant, range)?, Arc::clone(&self.1))))
+    }
+}
+impl Querier for Inner {
+    fn select<'a>(
+        &'a self,
+        request: &'a SelectRequest,
+    ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
+        Box::pin(async move {
+            let set: Arc<dyn SeriesSet> = Arc::new(Set(self.0.select(request).await?, Arc::clone(&self.1)));
+            Ok(set)
+        })
+    }
+    fn label_names<'a>(&'a self, q: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+        self.0.label_names(q)
+    }
+    fn label_values<'a>(
+        &'a self,
+        name: &'a str,
+        q: &'a LabelQuery,
+    ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
+        self.0.label_values(name, q)
+    }
+    fn series<'a>(&'a self, q: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
+        self.0.series(q)
+    }
+    fn metadata<'a>(
+        &'a self,
+        metric: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>> {
+        self.0.metadata(metric)
+    }
+    fn stats(&self, limit: usize) -> StorageStats {
+        self.0.stats(limit)
+    }
+}
+impl SeriesSet for Set {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn labels(&self, index: usize) -> Labels {
+        self.0.labels(index)
+    }
+    fn fetch<'a>(
+        &'a self,
+        indices: Range<usize>,
+    ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>> {
+        self.1.lock().unwrap().push(indices.clone());
+        self.0.fetch(indices)
+    }
+}
+
 /// Fetched batches cover the set in order and are bounded, so that storage is never asked for everything at once.
 #[test]
 fn series_are_fetched_in_batches() {
-    struct Counted<'a>(&'a World, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
-    struct Set(Arc<dyn SeriesSet>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
-    struct Inner(Arc<dyn Querier>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
-    impl Queryable for Counted<'_> {
-        fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
-            Ok(Arc::new(Inner(self.0.storage.querier(tenant, range)?, Arc::clone(&self.1))))
-        }
-    }
-    impl Querier for Inner {
-        fn select<'a>(
-            &'a self,
-            request: &'a SelectRequest,
-        ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
-            Box::pin(async move {
-                let set: Arc<dyn SeriesSet> =
-                    Arc::new(Set(self.0.select(request).await?, Arc::clone(&self.1)));
-                Ok(set)
-            })
-        }
-        fn label_names<'a>(
-            &'a self,
-            q: &'a LabelQuery,
-        ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
-            self.0.label_names(q)
-        }
-        fn label_values<'a>(
-            &'a self,
-            name: &'a str,
-            q: &'a LabelQuery,
-        ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
-            self.0.label_values(name, q)
-        }
-        fn series<'a>(&'a self, q: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
-            self.0.series(q)
-        }
-        fn metadata<'a>(
-            &'a self,
-            metric: Option<&'a str>,
-        ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>> {
-            self.0.metadata(metric)
-        }
-        fn stats(&self, limit: usize) -> StorageStats {
-            self.0.stats(limit)
-        }
-    }
-    impl SeriesSet for Set {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn labels(&self, index: usize) -> Labels {
-            self.0.labels(index)
-        }
-        fn fetch<'a>(
-            &'a self,
-            indices: Range<usize>,
-        ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>> {
-            self.1.lock().unwrap().push(indices.clone());
-            self.0.fetch(indices)
-        }
-    }
-
     let world = World::new();
     for i in 0..300 {
         let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:03}"))]);
@@ -361,4 +358,136 @@ fn series_are_fetched_in_batches() {
     let fetched = fetched.lock().unwrap();
     // Both sides need the same leaf, which is read once.
     assert_eq!(*fetched, [0..64, 64..128, 128..192, 192..256, 256..300]);
+}
+
+/// So many matchers of one selector, each another regular expression of about 60 KB and a cache.
+fn regexes(count: usize, distinct: usize) -> String {
+    let matchers: Vec<_> = (0..count).map(|i| format!("i!~\"x\\\\pL+.*(y|z){}\"", i % distinct)).collect();
+    format!("m{{{}}}", matchers.join(","))
+}
+
+#[test]
+fn compiled_matchers_are_charged_to_the_query() {
+    let limit = 64 << 20;
+    let world = World::with(EngineOptions { memory_max_bytes: limit, ..options() }).load(0, 1_000, "m 1");
+    let too_much =
+        format!("error: query processing would take more than {limit} bytes of memory in query execution");
+    assert_eq!(world.at(0, &regexes(40, 40)), "m 1");
+    assert_eq!(world.at(0, &regexes(1_000, 1_000)), too_much);
+    // Equal ones are one, within a selector and across selectors.
+    assert_eq!(world.at(0, &regexes(1_000, 40)), "m 1");
+    assert_eq!(world.at(0, &format!("{0} + {0} offset 0s + count({0})", regexes(40, 40))), "{} 3");
+    // A long text is refused before it is taken apart.
+    let long = "[ab]c".repeat(50_000);
+    assert_eq!(world.at(0, &format!("m{{i!~\"{long}\"}}")), too_much);
+    // What matchers held is free again when the series are selected.
+    assert_eq!(world.engine.options().memory.used(), 0);
+}
+
+#[test]
+fn selectors_outside_of_queries_are_charged_too() {
+    let memory = MemoryBudget::new(80 << 20);
+    let options = EngineOptions { memory_max_bytes: 64 << 20, memory: memory.clone(), ..options() };
+    let engine = Engine::new(options);
+    let mut selectors = engine.selectors();
+    assert_eq!(selectors.add(&regexes(40, 40)).expect("fits").len(), 41);
+    let held = memory.used();
+    assert!(held > 40 << 20, "{held}");
+    selectors.add(&regexes(40, 40)).expect("known");
+    assert!(matches!(selectors.add("m{"), Err(QueryError::Parse(_))));
+    let distinct = regexes(100, 100);
+    assert!(matches!(selectors.add(&distinct), Err(QueryError::Execution(_))));
+    assert_eq!(selectors.sets().len(), 2);
+    let mut others = engine.selectors();
+    assert!(matches!(others.add(&distinct), Err(QueryError::Overloaded(_))));
+    drop((selectors, others));
+    assert_eq!(memory.used(), 0);
+    engine.selectors().add(&regexes(40, 40)).expect("free again");
+}
+
+/// One minute of 100 series at 1,000 steps a second is 48 MB of values.
+const LARGE: &str = "m";
+
+fn large(world: World) -> World {
+    for i in 0..100 {
+        let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]);
+        world.write(labels, vec![Sample::new(0, f64::from(i))]);
+    }
+    world
+}
+
+#[test]
+fn a_query_that_finds_the_shared_memory_taken_is_refused() {
+    let memory = MemoryBudget::new(150 << 20);
+    let world = large(World::with(EngineOptions { memory: memory.clone(), ..options() }));
+    let query = Query { lookback: Some(MINUTE), ..Query::range(LARGE, 0, 30_000, 1) };
+    let first = world.run(&query).expect("alone it fits");
+    let held = memory.used();
+    assert!(held >= 100 * 30_000 * 16, "a result holds what it takes until it is dropped: {held}");
+    let others = memory.reserve(memory.max() - held - (10 << 20)).expect("left");
+    let refused = world.run(&query).unwrap_err();
+    let text =
+        format!("queries and the rest of the server have taken the {} bytes of memory they share", 150 << 20);
+    assert!(matches!(&refused, QueryError::Overloaded(reason) if *reason == text), "{refused:?}");
+    assert_eq!(world.at(0, "count(m)"), "{} 100", "a small one still finds a place");
+    assert!(first.memory.charge(50 << 20).is_err());
+    drop((first, others));
+    assert_eq!(memory.used(), 0);
+    world.run(&query).expect("there is room again");
+}
+
+#[test]
+fn concurrent_queries_never_take_more_than_they_share() {
+    let memory = MemoryBudget::new(130 << 20);
+    let world = large(World::with(EngineOptions { memory: memory.clone(), ..options() }));
+    let query = Query { lookback: Some(MINUTE), ..Query::range(LARGE, 0, 30_000, 1) };
+    let outcomes: Vec<bool> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| match world.run(&query) {
+                    Ok(result) => {
+                        assert!(memory.used() <= memory.max());
+                        drop(result);
+                        true
+                    }
+                    Err(QueryError::Overloaded(_)) => false,
+                    Err(error) => panic!("{error}"),
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert_eq!(memory.used(), 0);
+    assert!(outcomes.iter().any(|done| *done) || memory.refused() > 0, "{outcomes:?}");
+    world.run(&query).expect("nothing was lost");
+}
+
+/// Two functions over one selector read it once, if there is room to keep what was read, and give what each alone gives.
+#[test]
+fn functions_over_one_selector_share_its_samples() {
+    let fill = |world: World| {
+        for i in 0..100 {
+            let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:03}"))]);
+            let value = |t: i64| if (t + i) % 17 == 0 { stale_nan() } else { ((t * 7 + i) % 23) as f64 };
+            world.write(labels, (0..40).map(|t| Sample::new(t * 15_000, value(t))).collect());
+        }
+        world
+    };
+    let text = "sum(rate(m[5m])) + sum(increase(m[5m])) + count(m) + max(quantile_over_time(scalar(min(m)) / 100, m[5m]))";
+    let run = |memory_max_bytes: usize| {
+        let world = fill(World::with(EngineOptions { memory_max_bytes, ..options() }));
+        let fetched = Arc::default();
+        let storage = Counted(&world, Arc::clone(&fetched));
+        let query = Query { lookback: Some(5 * MINUTE), ..Query::range(text, 300_000, 600_000, 15_000) };
+        let result = block_on(world.engine.run(&storage, &query)).expect("enough memory");
+        (result, fetched.lock().unwrap().len())
+    };
+    let (shared, fetches) = run(1 << 30);
+    let (alone, fetches_alone) = run(300_000);
+    assert_eq!((fetches, fetches_alone), (1, 4));
+    assert_eq!(shared.value, alone.value);
+    assert_eq!(shared.infos, alone.infos);
+    assert_eq!(shared.infos.len(), 1, "rate and increase of what is no counter");
+    assert_eq!(shared.stats.samples_per_step, alone.stats.samples_per_step);
+    assert_eq!(shared.stats.peak_samples, alone.stats.peak_samples);
 }

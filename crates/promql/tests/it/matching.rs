@@ -1,6 +1,8 @@
 //! Vectors with vectors: who matches whom, what is an error, step by step.
 
-use crate::dsl::World;
+use chronolith_promql::Query;
+
+use crate::dsl::{World, show};
 
 fn world() -> World {
     World::new().load(
@@ -138,4 +140,37 @@ fn the_error_is_that_of_the_first_step() {
     assert!(world.range((0, 600_000, 600_000), text).contains("many-to-one matching must be explicit"));
     assert!(world.range((0, 1_200_000, 600_000), text).contains("many-to-one matching must be explicit"));
     assert!(world.range((1_200_000, 1_200_000, 1), text).contains("found duplicate series"));
+}
+
+#[test]
+fn floats_cannot_be_trimmed() {
+    let world = World::new().load(0, 60_000, "a{i=\"1\"} 1 2\na{i=\"2\"} 3 4\nb{i=\"1\"} 1\nb{i=\"3\"} 1");
+    let run = |text: &str| {
+        let result = world.run(&Query::range(text, 0, 60_000, 60_000)).map_err(|error| error.to_string())?;
+        assert!(result.warnings.is_empty());
+        Ok::<_, String>((show(&result), result.infos))
+    };
+    let info = |op: &str, at: &str| {
+        let text = "PromQL info: incompatible sample types encountered for binary operator";
+        vec![format!("{text} \"{op}\": float {op} float ({at})")]
+    };
+    for (text, op, at) in [
+        ("a </ 1", "</", "1:1"),
+        ("1 + 1 >/ a", ">/", "1:1"),
+        ("a >/ b", ">/", "1:1"),
+        ("a </ on(i) group_left() b", "</", "1:1"),
+        ("sum(a >/ 0)", ">/", "1:5"),
+        ("abs(-a </ 0)", "</", "1:5"),
+    ] {
+        assert_eq!(run(text), Ok((String::new(), info(op, at))), "{text}");
+    }
+    // Where nothing meets there is nothing to tell.
+    for text in ["nope </ 1", "a{i=\"2\"} >/ b", "nope >/ a", "a </ scalar(nope) and nope"] {
+        let infos = if text.starts_with("a </ scalar") { info("</", "1:1") } else { Vec::new() };
+        assert_eq!(run(text), Ok((String::new(), infos)), "{text}");
+    }
+    assert_eq!(run("1 </ 2").unwrap_err(), "operator \"</\" not allowed for Scalar operations");
+    // Sides are checked as for any other operator.
+    let error = run("b </ on() a").unwrap_err();
+    assert!(error.starts_with("found duplicate series for the match group {} on the right"), "{error}");
 }

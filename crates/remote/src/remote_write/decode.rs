@@ -1,12 +1,18 @@
 //! Request to samples, in one pass and in place.
 
-use chronolith_model::{MetricMetadata, MetricType, Sample};
-use chronolith_storage::{KeyHasher, SeriesEntry, SeriesKey, WriteBatch};
+use std::sync::Arc;
 
-use super::labels::WriteLabels;
+use chronolith_model::{Exemplar, HistogramSample, MetricMetadata, MetricType, Sample, histogram::Layout};
+use chronolith_storage::{
+    ExemplarBatch, ExemplarEntry, KeyHasher, RejectReason, SeriesEntry, SeriesKey, Stores, WriteBatch,
+};
+
+use super::exemplar::exemplar;
+use super::histogram::histogram;
+use super::labels::{ExemplarLabels, WriteLabels};
 use crate::wire::{BYTES, FIXED64, Reader, VARINT, WireError, WireFault};
 
-/// How many series with histograms a request's answer can name.
+/// How many series with refused histograms a request's answer can name.
 pub const HISTOGRAM_SERIES_KEPT_MAX: usize = 10;
 
 /// The key of a `labels` record, `samples` record: field 1, 2, length-delimited.
@@ -17,7 +23,7 @@ const SAMPLE_KEY: u8 = 0x12;
 /// request refuses the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Labels of one series, the metric name included.
+    /// Labels of one series, the metric name included; never more than [`super::LABELS_PER_SERIES_MAX`].
     pub labels_per_series_max: usize,
     /// Bytes of a label name.
     pub label_name_bytes_max: usize,
@@ -29,6 +35,15 @@ pub struct DecodeLimits {
     pub samples_per_request_max: usize,
     /// Metadata entries kept of one request; more are ignored.
     pub metadata_per_request_max: usize,
+    /// Histograms in one request.
+    pub histograms_per_request_max: usize,
+    /// Buckets of all histograms of one request.
+    pub buckets_per_request_max: usize,
+    /// Exemplars kept of one request; more are ignored.
+    pub exemplars_per_request_max: usize,
+    /// What is decoded beyond floats, because who takes the batch stores it. Other histograms are counted as refused,
+    /// other exemplars as ignored.
+    pub stores: Stores,
 }
 
 impl Default for DecodeLimits {
@@ -40,6 +55,10 @@ impl Default for DecodeLimits {
             series_per_request_max: 1_000_000,
             samples_per_request_max: 2_000_000,
             metadata_per_request_max: 50_000,
+            histograms_per_request_max: 200_000,
+            buckets_per_request_max: 4_000_000,
+            exemplars_per_request_max: 20_000,
+            stores: Stores::default(),
         }
     }
 }
@@ -52,11 +71,13 @@ pub(super) struct LabelSpan {
     gathered: bool,
 }
 
-/// A series that came with native histograms, which are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A series that came with native histograms that are refused.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSeries {
     /// Histogram samples.
     pub histograms: u64,
+    /// Why.
+    pub reason: RejectReason,
     pub(super) labels: LabelSpan,
 }
 
@@ -65,14 +86,19 @@ pub struct HistogramSeries {
 pub struct DecodedWrite {
     series: Vec<SeriesEntry>,
     samples: Vec<Sample>,
+    histograms: Vec<HistogramSample>,
+    buckets: usize,
     spans: Vec<LabelSpan>,
+    exemplars: Vec<Exemplar>,
+    exemplar_series: Vec<ExemplarEntry>,
+    exemplar_spans: Vec<LabelSpan>,
     /// Label records that did not stand together in the body, put together.
     gathered: Vec<u8>,
     metadata: Vec<MetricMetadata>,
     metadata_ignored: u64,
     histogram_series: Vec<HistogramSeries>,
-    histograms: u64,
-    exemplars: u64,
+    histograms_refused: u64,
+    exemplars_ignored: u64,
 }
 
 impl DecodedWrite {
@@ -88,10 +114,16 @@ impl DecodedWrite {
         &self.samples
     }
 
-    /// Samples there is room for without growing.
+    /// Bytes it keeps for the next request.
     #[must_use]
-    pub fn samples_capacity(&self) -> usize {
-        self.samples.capacity()
+    pub fn retained_bytes(&self) -> usize {
+        self.series.capacity() * size_of::<SeriesEntry>()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.histograms.capacity() * size_of::<HistogramSample>()
+            + self.exemplars.capacity() * size_of::<Exemplar>()
+            + self.exemplar_series.capacity() * size_of::<ExemplarEntry>()
+            + (self.spans.capacity() + self.exemplar_spans.capacity()) * size_of::<LabelSpan>()
+            + self.gathered.capacity()
     }
 
     /// Takes the metadata out.
@@ -106,22 +138,40 @@ impl DecodedWrite {
         self.metadata_ignored
     }
 
-    /// Histogram samples, all of them refused.
+    /// The histograms of all series.
     #[must_use]
-    pub const fn histograms(&self) -> u64 {
-        self.histograms
+    pub fn histogram_samples(&self) -> &[HistogramSample] {
+        &self.histograms
     }
 
-    /// The first series with histograms, at most [`HISTOGRAM_SERIES_KEPT_MAX`].
+    /// Histogram samples that are refused: invalid ones, or all.
+    #[must_use]
+    pub const fn histograms(&self) -> u64 {
+        self.histograms_refused
+    }
+
+    /// The first series with refused histograms, at most [`HISTOGRAM_SERIES_KEPT_MAX`].
     #[must_use]
     pub fn histogram_series(&self) -> &[HistogramSeries] {
         &self.histogram_series
     }
 
-    /// Exemplars, all of them ignored.
+    /// Exemplars that are ignored: of unusable labels, above the limit, or all.
     #[must_use]
     pub const fn exemplars(&self) -> u64 {
-        self.exemplars
+        self.exemplars_ignored
+    }
+
+    /// The exemplars of all series.
+    #[must_use]
+    pub fn exemplar_samples(&self) -> &[Exemplar] {
+        &self.exemplars
+    }
+
+    /// The exemplars to append; `labels` comes from [`WriteLabels::of_exemplars`].
+    #[must_use]
+    pub fn exemplar_batch<'a>(&'a self, labels: &'a ExemplarLabels<'a>) -> ExemplarBatch<'a> {
+        ExemplarBatch { series: &self.exemplar_series, exemplars: &self.exemplars, labels }
     }
 
     /// Gives the labels of the series; `body` is what was decoded.
@@ -133,12 +183,17 @@ impl DecodedWrite {
     /// The batch to append.
     #[must_use]
     pub fn batch<'a>(&'a self, labels: &'a WriteLabels<'a>) -> WriteBatch<'a> {
-        WriteBatch { series: &self.series, samples: &self.samples, labels }
+        WriteBatch { series: &self.series, samples: &self.samples, histograms: &self.histograms, labels }
     }
 
     /// The label records of the `series`-th series.
     pub(super) fn label_bytes<'a>(&'a self, body: &'a [u8], series: usize) -> &'a [u8] {
         self.spans.get(series).map_or(&[], |span| self.span_bytes(body, *span))
+    }
+
+    /// The label records of the `series`-th series with exemplars.
+    pub(super) fn exemplar_label_bytes<'a>(&'a self, body: &'a [u8], series: usize) -> &'a [u8] {
+        self.exemplar_spans.get(series).map_or(&[], |span| self.span_bytes(body, *span))
     }
 
     pub(super) fn span_bytes<'a>(&'a self, body: &'a [u8], span: LabelSpan) -> &'a [u8] {
@@ -149,18 +204,24 @@ impl DecodedWrite {
     fn clear(&mut self) {
         self.series.clear();
         self.samples.clear();
+        self.histograms.clear();
+        self.buckets = 0;
         self.spans.clear();
+        self.exemplars.clear();
+        self.exemplar_series.clear();
+        self.exemplar_spans.clear();
         self.gathered.clear();
         self.metadata.clear();
         self.metadata_ignored = 0;
         self.histogram_series.clear();
-        self.histograms = 0;
-        self.exemplars = 0;
+        self.histograms_refused = 0;
+        self.exemplars_ignored = 0;
     }
 }
 
 /// Decodes `body`, a decompressed `WriteRequest`, into `into`, whose former content is dropped. Unknown fields are
-/// skipped, series without samples and exemplars are left out, labels are not parsed.
+/// skipped, series without samples are left out, labels are not parsed. A histogram that contradicts itself is refused,
+/// and nothing else with it.
 ///
 /// # Errors
 /// When the body is not a well-formed message or holds more than `limits` allow; `into` is then of no use.
@@ -171,7 +232,7 @@ pub fn decode(
     into: &mut DecodedWrite,
 ) -> Result<(), WireError> {
     into.clear();
-    let mut walker = Walker { body, hasher, limits, into };
+    let mut walker = Walker { body, hasher, limits, into, layout: None };
     let mut reader = Reader::new(body);
     while !reader.is_empty() {
         let (field, wire_type) = reader.key()?;
@@ -195,6 +256,16 @@ struct Walker<'a> {
     hasher: &'a KeyHasher,
     limits: &'a DecodeLimits,
     into: &'a mut DecodedWrite,
+    /// Of the last histogram: the next one has mostly the same.
+    layout: Option<Arc<Layout>>,
+}
+
+/// How much of everything there was before a series.
+#[derive(Clone, Copy)]
+struct Before {
+    samples: usize,
+    histograms: usize,
+    exemplars: usize,
 }
 
 impl Walker<'_> {
@@ -204,13 +275,16 @@ impl Walker<'_> {
         let mut span = LabelSpan { start: reader.offset(), ..LabelSpan::default() };
         reader.rest = skip_labels(reader.rest);
         span.end = reader.offset();
-        let first_sample = self.into.samples.len();
-        let mut histograms = 0;
+        let first = Before {
+            samples: self.into.samples.len(),
+            histograms: self.into.histograms.len(),
+            exemplars: self.into.exemplars.len(),
+        };
+        let mut refused: Option<HistogramSeries> = None;
         while !reader.is_empty() {
             if let [SAMPLE_KEY, ..] = reader.rest {
                 reader.rest = reader.rest.get(1..).unwrap_or_default();
-                let sample = sample(reader.message()?)?;
-                self.into.samples.push(sample);
+                self.sample(reader.message()?)?;
                 continue;
             }
             let before = reader;
@@ -223,50 +297,95 @@ impl Walker<'_> {
                     let _ = reader.bytes()?;
                     self.gather(&mut span, &before, &reader);
                 }
-                2 => {
-                    let sample = sample(reader.message()?)?;
-                    self.into.samples.push(sample);
-                }
-                3 => {
-                    let _ = reader.bytes()?;
-                    self.into.exemplars += 1;
-                }
+                2 => self.sample(reader.message()?)?,
+                3 => self.exemplar(reader.message()?)?,
                 4 => {
-                    let _ = reader.bytes()?;
-                    histograms += 1;
+                    if let Err(reason) = self.histogram(reader.message()?)? {
+                        let empty = HistogramSeries { histograms: 0, reason, labels: LabelSpan::default() };
+                        refused.get_or_insert(empty).histograms += 1;
+                    }
                 }
                 _ => reader.skip(wire_type)?,
             }
         }
-        if histograms > 0 {
-            self.histograms(span, histograms);
+        if let Some(refused) = refused {
+            self.refuse_histograms(HistogramSeries { labels: span, ..refused });
         }
-        self.finish_series(span, first_sample, &start)
+        self.finish_series(span, first, &start)
     }
 
-    /// Notes a series that has samples.
+    /// Notes a sample. The limit is looked at here: an empty sample has two bytes in the body and sixteen in memory.
     #[inline]
-    fn finish_series(
-        &mut self,
-        span: LabelSpan,
-        first_sample: usize,
-        start: &Reader<'_>,
-    ) -> Result<(), WireError> {
-        let samples_end = self.into.samples.len();
-        if samples_end == first_sample {
-            return Ok(());
+    fn sample(&mut self, message: Reader<'_>) -> Result<(), WireError> {
+        let limit = self.limits.samples_per_request_max;
+        if self.into.samples.len() >= limit {
+            return Err(message.error(WireFault::TooMany { what: "samples", limit }));
         }
-        if samples_end > self.limits.samples_per_request_max {
-            let limit = self.limits.samples_per_request_max;
-            return Err(start.error(WireFault::TooMany { what: "samples", limit }));
+        self.into.samples.push(sample(message)?);
+        Ok(())
+    }
+
+    /// Notes a histogram, unless it is refused.
+    #[cold]
+    fn histogram(&mut self, message: Reader<'_>) -> Result<Result<(), RejectReason>, WireError> {
+        if !self.limits.stores.histograms {
+            return Ok(Err(RejectReason::HistogramsUnsupported));
+        }
+        let too_many = |what, limit| Err(message.error(WireFault::TooMany { what, limit }));
+        if self.into.histograms.len() >= self.limits.histograms_per_request_max {
+            return too_many("histograms", self.limits.histograms_per_request_max);
+        }
+        match histogram(message, &mut self.layout)? {
+            Ok(sample) => {
+                self.into.buckets += sample.histogram.layout().len();
+                if self.into.buckets > self.limits.buckets_per_request_max {
+                    return too_many("histogram buckets", self.limits.buckets_per_request_max);
+                }
+                self.into.histograms.push(sample);
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(RejectReason::InvalidHistogram(error))),
+        }
+    }
+
+    /// Notes an exemplar, unless it is ignored.
+    #[cold]
+    fn exemplar(&mut self, message: Reader<'_>) -> Result<(), WireError> {
+        let room = self.into.exemplars.len() < self.limits.exemplars_per_request_max;
+        let taken = if self.limits.stores.exemplars && room { exemplar(message)? } else { None };
+        match taken {
+            Some(exemplar) => self.into.exemplars.push(exemplar),
+            None => self.into.exemplars_ignored += 1,
+        }
+        Ok(())
+    }
+
+    /// Notes a series that has samples or exemplars.
+    #[inline]
+    fn finish_series(&mut self, span: LabelSpan, first: Before, start: &Reader<'_>) -> Result<(), WireError> {
+        let index = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let exemplars_end = self.into.exemplars.len();
+        if exemplars_end > first.exemplars {
+            let key = self.hasher.key(self.into.span_bytes(self.body, span));
+            let exemplars = index(first.exemplars)..index(exemplars_end);
+            self.into.exemplar_series.push(ExemplarEntry { key, exemplars });
+            self.into.exemplar_spans.push(span);
+        }
+        let (samples_end, histograms_end) = (self.into.samples.len(), self.into.histograms.len());
+        if samples_end == first.samples && histograms_end == first.histograms {
+            return Ok(());
         }
         if self.into.series.len() >= self.limits.series_per_request_max {
             let limit = self.limits.series_per_request_max;
             return Err(start.error(WireFault::TooMany { what: "series", limit }));
         }
         let key: SeriesKey = self.hasher.key(self.into.span_bytes(self.body, span));
-        let index = |sample: usize| u32::try_from(sample).unwrap_or(u32::MAX);
-        self.into.series.push(SeriesEntry { key, samples: index(first_sample)..index(samples_end) });
+        self.into.series.push(SeriesEntry {
+            key,
+            samples: index(first.samples)..index(samples_end),
+            histograms: index(first.histograms)..index(histograms_end),
+            start_timestamp: 0,
+        });
         self.into.spans.push(span);
         Ok(())
     }
@@ -285,10 +404,10 @@ impl Walker<'_> {
         span.end = self.into.gathered.len();
     }
 
-    fn histograms(&mut self, labels: LabelSpan, histograms: u64) {
-        self.into.histograms += histograms;
+    fn refuse_histograms(&mut self, series: HistogramSeries) {
+        self.into.histograms_refused += series.histograms;
         if self.into.histogram_series.len() < HISTOGRAM_SERIES_KEPT_MAX {
-            self.into.histogram_series.push(HistogramSeries { histograms, labels });
+            self.into.histogram_series.push(series);
         }
     }
 

@@ -1,10 +1,13 @@
 //! Requests, as a sender makes them.
 
-use chronolith_model::{MetricMetadata, MetricType, Sample};
+use chronolith_model::{
+    CounterResetHint, Exemplar, Histogram, HistogramSample, MetricMetadata, MetricType, Sample,
+    histogram::{Count, NativeHistogram, Span},
+};
 
 use crate::{
     snappy,
-    wire::{put_bytes, put_varint, varint_len},
+    wire::{FIXED64, VARINT, put_bytes, put_varint, varint_len},
 };
 
 /// Builds one `WriteRequest`. Reuse it: [`WriteRequestBuilder::clear`] keeps the memory.
@@ -61,6 +64,28 @@ impl WriteRequestBuilder {
         self
     }
 
+    /// Adds a series of histograms and exemplars, with its labels encoded already.
+    pub fn histograms(
+        &mut self,
+        labels: &[u8],
+        histograms: &[HistogramSample],
+        exemplars: &[Exemplar],
+    ) -> &mut Self {
+        self.series.clear();
+        self.series.extend_from_slice(labels);
+        for exemplar in exemplars {
+            let mut message = encode_labels(exemplar.labels.iter());
+            put_double(&mut message, 2, exemplar.value);
+            put_key(&mut message, 3, VARINT, exemplar.timestamp.cast_unsigned());
+            put_bytes(&mut self.series, 3, &message);
+        }
+        for sample in histograms {
+            put_bytes(&mut self.series, 4, &encode_histogram(sample));
+        }
+        put_bytes(&mut self.body, 1, &self.series);
+        self
+    }
+
     /// Adds metadata of a metric family.
     pub fn metadata(&mut self, metadata: &MetricMetadata) -> &mut Self {
         self.series.clear();
@@ -105,4 +130,86 @@ impl WriteRequestBuilder {
     pub fn clear(&mut self) {
         self.body.clear();
     }
+}
+
+/// A `Histogram` message.
+fn encode_histogram(sample: &HistogramSample) -> Vec<u8> {
+    let mut out = Vec::new();
+    match &sample.histogram {
+        Histogram::Integer(h) => {
+            put_key(&mut out, 1, VARINT, h.count());
+            put_key(&mut out, 6, VARINT, h.zero_count());
+            put_layout(&mut out, h);
+            put_deltas(&mut out, 9, h.negative_buckets());
+            put_deltas(&mut out, 12, h.positive_buckets());
+        }
+        Histogram::Float(h) => {
+            put_double(&mut out, 2, h.count());
+            put_double(&mut out, 7, h.zero_count());
+            put_layout(&mut out, h);
+            put_doubles(&mut out, 10, h.negative_buckets());
+            put_doubles(&mut out, 13, h.positive_buckets());
+        }
+    }
+    put_key(&mut out, 15, VARINT, sample.timestamp.cast_unsigned());
+    out
+}
+
+/// What histograms of both kinds have.
+fn put_layout<C: Count>(out: &mut Vec<u8>, histogram: &NativeHistogram<C>) {
+    let layout = histogram.layout();
+    put_double(out, 3, histogram.sum());
+    put_key(out, 4, VARINT, zigzag(i64::from(layout.schema())));
+    put_double(out, 5, layout.zero_threshold());
+    put_spans(out, 8, layout.negative_spans());
+    put_spans(out, 11, layout.positive_spans());
+    let hint = match histogram.hint() {
+        CounterResetHint::Unknown => 0,
+        CounterResetHint::Reset => 1,
+        CounterResetHint::NotReset => 2,
+        CounterResetHint::Gauge => 3,
+    };
+    put_key(out, 14, VARINT, hint);
+    put_doubles(out, 16, layout.custom_values());
+}
+
+fn put_key(out: &mut Vec<u8>, field: u32, wire_type: u8, value: u64) {
+    put_varint(out, u64::from(field << 3 | u32::from(wire_type)));
+    put_varint(out, value);
+}
+
+fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+    put_varint(out, u64::from(field << 3 | u32::from(FIXED64)));
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+}
+
+fn put_doubles(out: &mut Vec<u8>, field: u32, values: &[f64]) {
+    if !values.is_empty() {
+        let packed: Vec<u8> = values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect();
+        put_bytes(out, field, &packed);
+    }
+}
+
+fn put_deltas(out: &mut Vec<u8>, field: u32, counts: &[u64]) {
+    let (mut packed, mut before) = (Vec::new(), 0);
+    for count in counts {
+        put_varint(&mut packed, zigzag(count.wrapping_sub(before).cast_signed()));
+        before = *count;
+    }
+    if !packed.is_empty() {
+        put_bytes(out, field, &packed);
+    }
+}
+
+fn put_spans(out: &mut Vec<u8>, field: u32, spans: &[Span]) {
+    for span in spans {
+        let mut message = Vec::new();
+        put_key(&mut message, 1, VARINT, zigzag(i64::from(span.offset)));
+        put_key(&mut message, 2, VARINT, u64::from(span.length));
+        put_bytes(out, field, &message);
+    }
+}
+
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }

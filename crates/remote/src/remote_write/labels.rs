@@ -6,6 +6,10 @@ use chronolith_storage::{LabelSource, RejectReason};
 use super::decode::{DecodeLimits, DecodedWrite, HistogramSeries};
 use crate::wire::{BYTES, Reader, WireError};
 
+/// Most labels of a series, whatever [`DecodeLimits`] allow: what is defined in the log must be read back from it.
+pub const LABELS_PER_SERIES_MAX: usize = 1 << 16;
+/// Most bytes of the label records of a series, whatever [`DecodeLimits`] allow, for the same reason.
+pub const LABEL_RECORDS_BYTES_MAX: usize = 16 << 20;
 /// How many bytes of a label set a refusal shows.
 const SHOWN_BYTES_MAX: usize = 1024;
 
@@ -30,8 +34,15 @@ impl<'a> WriteLabels<'a> {
         self.parse(self.decoded.span_bytes(self.body, series.labels))
     }
 
+    /// Gives the labels of the series with exemplars.
+    #[must_use]
+    pub const fn of_exemplars(&self) -> ExemplarLabels<'a> {
+        ExemplarLabels(*self)
+    }
+
     fn parse(&self, records: &'a [u8]) -> Result<Labels, RejectReason> {
-        let mut pairs = split(records)
+        let labels_max = self.limits.labels_per_series_max.min(LABELS_PER_SERIES_MAX);
+        let (mut pairs, count) = split(records, labels_max)
             .map_err(|error| RejectReason::InvalidLabels(format!("malformed labels: {}", error.fault)))?;
         pairs.sort_unstable_by_key(|(name, _)| *name);
         let mut text = Vec::with_capacity(pairs.len());
@@ -47,6 +58,14 @@ impl<'a> WriteLabels<'a> {
             };
             text.push((name, value));
         }
+        if count > labels_max {
+            let behind = format!(": {count} labels, the limit is {labels_max}");
+            return Err(invalid("too many labels for series, labels", &pairs, &behind));
+        }
+        if records.len() > LABEL_RECORDS_BYTES_MAX {
+            let behind = format!(": {} bytes, the limit is {LABEL_RECORDS_BYTES_MAX}", records.len());
+            return Err(invalid("labels too long for series, labels", &pairs, &behind));
+        }
         self.check(&text, &pairs)?;
         Labels::from_sorted(text.iter().copied()).ok_or_else(|| {
             let twice = text.windows(2).find_map(|two| match two {
@@ -58,13 +77,9 @@ impl<'a> WriteLabels<'a> {
         })
     }
 
-    /// The limits, and that there is a metric name.
-    fn check(&self, text: &[(&str, &str)], pairs: &[(&[u8], &[u8])]) -> Result<(), RejectReason> {
+    /// The limits on each label, and that there is a metric name.
+    fn check(&self, text: &[(&str, &str)], pairs: &[RawPair<'_>]) -> Result<(), RejectReason> {
         let limits = self.limits;
-        if text.len() > limits.labels_per_series_max {
-            let behind = format!(": {} labels, the limit is {}", text.len(), limits.labels_per_series_max);
-            return Err(invalid("too many labels for series, labels", pairs, &behind));
-        }
         for (name, value) in text {
             if name.len() > limits.label_name_bytes_max {
                 let behind = format!(": {} bytes, the limit is {}", name.len(), limits.label_name_bytes_max);
@@ -93,11 +108,23 @@ impl LabelSource for WriteLabels<'_> {
     }
 }
 
+/// As [`WriteLabels`], for the series of an exemplar batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ExemplarLabels<'a>(WriteLabels<'a>);
+
+impl LabelSource for ExemplarLabels<'_> {
+    fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
+        self.0.parse(self.0.decoded.exemplar_label_bytes(self.0.body, series))
+    }
+}
+
 type RawPair<'a> = (&'a [u8], &'a [u8]);
 
-/// Label records to pairs, in their order.
-fn split(records: &[u8]) -> Result<Vec<RawPair<'_>>, WireError> {
+/// Label records to pairs, in their order, and how many of them have a value. Of more than `labels_max` the first are
+/// enough to say so: a record of two bytes must not cost a pair's memory.
+pub(super) fn split(records: &[u8], labels_max: usize) -> Result<(Vec<RawPair<'_>>, usize), WireError> {
     let mut pairs = Vec::with_capacity(16);
+    let mut count = 0;
     let mut reader = Reader::new(records);
     while !reader.is_empty() {
         let (field, wire_type) = reader.key()?;
@@ -118,9 +145,13 @@ fn split(records: &[u8]) -> Result<Vec<RawPair<'_>>, WireError> {
                 pair.1 = bytes;
             }
         }
-        pairs.push(pair);
+        let (_, value) = pair;
+        if pairs.len() <= labels_max || (count <= labels_max && !value.is_empty()) {
+            pairs.push(pair);
+        }
+        count += usize::from(!value.is_empty());
     }
-    Ok(pairs)
+    Ok((pairs, count))
 }
 
 #[cold]

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{WireError, WireFault};
 
+mod extras;
+
 fn decoded_with(body: &[u8], limits: &DecodeLimits) -> Result<DecodedWrite, WireError> {
     let mut into = DecodedWrite::default();
     decode(body, &KeyHasher::new(7), limits, &mut into).map(|()| into)
@@ -294,6 +296,67 @@ fn a_reused_decoder_forgets_the_last_request() {
     decode(second, &hasher, &limits, &mut into).unwrap();
     assert_eq!((into.series().len(), into.samples().len()), (1, 1));
     assert_eq!(into.series()[0].key, key);
+}
+
+#[test]
+fn short_records_do_not_take_memory_beyond_the_limits() {
+    let limits =
+        DecodeLimits { samples_per_request_max: 100, labels_per_series_max: 4, ..DecodeLimits::default() };
+    // A million empty samples: two bytes each in the body, sixteen in memory.
+    let mut builder = WriteRequestBuilder::new();
+    builder
+        .encoded_series(&[encode_labels([("__name__", "a")]), hex("1200").repeat(1_000_000)].concat(), &[]);
+    let mut into = DecodedWrite::default();
+    let error = decode(builder.message(), &KeyHasher::new(7), &limits, &mut into).unwrap_err();
+    assert_eq!(error.fault, WireFault::TooMany { what: "samples", limit: 100 });
+    assert!(into.retained_bytes() < 10_000, "{}", into.retained_bytes());
+    // A million labels, with and without a value.
+    for (record, reason) in [("0a02 1200", "invalid metric name"), ("0a06 0a016c 120176", "too many labels")]
+    {
+        let mut builder = WriteRequestBuilder::new();
+        let labels = hex(record).repeat(1_000_000);
+        builder.encoded_series(&labels, &[Sample::new(1, 1.0)]);
+        let (pairs, _) = labels::split(&labels, limits.labels_per_series_max).unwrap();
+        assert!(pairs.capacity() <= 16, "{}", pairs.capacity());
+        let decoded = decoded_with(builder.message(), &limits).unwrap();
+        let refused = decoded.labels(builder.message(), &limits).labels(0).unwrap_err().to_string();
+        assert!(refused.starts_with(reason), "{refused}");
+    }
+    let mut builder = WriteRequestBuilder::new();
+    let counted = hex("0a06 0a016c 120176").repeat(1_000_000);
+    builder.encoded_series(&counted, &[Sample::new(1, 1.0)]);
+    let text = shown(builder.message()).remove(0);
+    assert!(text.ends_with(": 1000000 labels, the limit is 256 1@1"), "{text}");
+}
+
+#[test]
+fn what_the_log_could_not_read_back_is_refused_whatever_the_limits() {
+    let limits = DecodeLimits {
+        labels_per_series_max: usize::MAX,
+        label_name_bytes_max: usize::MAX,
+        label_value_bytes_max: usize::MAX,
+        ..DecodeLimits::default()
+    };
+    let refused = |pairs: &[(&str, &str)]| {
+        let mut builder = WriteRequestBuilder::new();
+        builder.series(pairs.iter().copied(), &[Sample::new(1, 1.0)]);
+        let decoded = decoded_with(builder.message(), &limits).unwrap();
+        decoded.labels(builder.message(), &limits).labels(0).err().map(|reason| reason.to_string())
+    };
+    let name = ("__name__", "a");
+    assert_eq!(refused(&[name, ("l", &"v".repeat(LABEL_RECORDS_BYTES_MAX - 64))]), None);
+    let reason = refused(&[name, ("l", &"v".repeat(LABEL_RECORDS_BYTES_MAX))]).unwrap();
+    assert!(
+        reason.starts_with("labels too long for series, labels {__name__=\"a\", l=\"vvv"),
+        "{reason:.200}"
+    );
+    let names: Vec<String> = (0..LABELS_PER_SERIES_MAX).map(|i| format!("l{i}")).collect();
+    let mut pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    pairs[0] = name;
+    assert_eq!(refused(&pairs), None);
+    pairs.push(("more", "v"));
+    let reason = refused(&pairs).unwrap();
+    assert!(reason.ends_with(": 65537 labels, the limit is 65536"), "{reason}");
 }
 
 fn any_labels() -> impl Strategy<Value = Vec<(String, String)>> {

@@ -1,11 +1,16 @@
 //! `labels`, `label/<name>/values`, `series`.
 
-use chronolith_model::{MatchOp, Matcher, TimeRange};
+use chronolith_model::{MatchOp, TimeRange};
+use chronolith_promql::{QueryError, Selectors};
 use chronolith_storage::{LabelQuery, Limited};
-use chronolith_syntax::parse_metric_selector_with;
 
 use super::{ApiResult, TRUNCATED, in_turn, querier, success_with};
-use crate::{error::ApiError, json::Commas, params::go_quoted, routes::ApiRequest};
+use crate::{
+    error::{ApiError, ErrorKind},
+    json::Commas,
+    params::go_quoted,
+    routes::ApiRequest,
+};
 
 /// Regular expressions in all `match[]` of a request: each may hold megabytes while the request runs.
 const MATCH_REGEXES_MAX: usize = 1_000;
@@ -13,7 +18,8 @@ const MATCH_REGEXES_MAX: usize = 1_000;
 pub(super) async fn names(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, runtime| {
         request.params.well_formed()?;
-        let query = label_query(request)?;
+        let mut selectors = request.state.engine().selectors();
+        let query = label_query(request, &mut selectors)?;
         let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
         let names = runtime.block_on(querier.label_names(&query))?;
         Ok(texts(&names))
@@ -24,7 +30,8 @@ pub(super) async fn names(request: ApiRequest) -> ApiResult {
 pub(super) async fn values(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, runtime| {
         let name = label_name(&request.path_param)?;
-        let query = label_query(request)?;
+        let mut selectors = request.state.engine().selectors();
+        let query = label_query(request, &mut selectors)?;
         let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
         let values = runtime.block_on(querier.label_values(&name, &query))?;
         Ok(texts(&values))
@@ -40,9 +47,12 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
         }
         let limit = request.params.limit()?;
         let range = request.params.time_range()?;
-        let matcher_sets =
-            matcher_sets(request).map_err(|error| ApiError::parameter("match[]", error.message))?;
-        let query = LabelQuery { matcher_sets, range: Some(range), limit };
+        let mut selectors = request.state.engine().selectors();
+        add_selectors(request, &mut selectors).map_err(|error| match error.kind {
+            ErrorKind::BadData => ApiError::parameter("match[]", error.message),
+            _ => error,
+        })?;
+        let query = LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit };
         let querier = querier(request, range)?;
         let series = runtime.block_on(querier.series(&query))?;
         let capacity = series.items.iter().map(|labels| labels.size_bytes() + 64).sum();
@@ -60,10 +70,11 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
 }
 
 /// `limit`, `start`, `end` and `match[]` of label names and values, judged in this order.
-fn label_query(request: &ApiRequest) -> Result<LabelQuery, ApiError> {
+fn label_query(request: &ApiRequest, selectors: &mut Selectors) -> Result<LabelQuery, ApiError> {
     let limit = request.params.limit()?;
     let range = request.params.time_range()?;
-    Ok(LabelQuery { matcher_sets: matcher_sets(request)?, range: Some(range), limit })
+    add_selectors(request, selectors)?;
+    Ok(LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit })
 }
 
 fn texts(found: &Limited<String>) -> Vec<u8> {
@@ -76,35 +87,30 @@ fn warnings(truncated: bool) -> &'static [String] {
     if truncated { &*WARNINGS } else { &[] }
 }
 
-/// The selectors of `match[]`, each with a matcher that refuses the empty value.
-fn matcher_sets(request: &ApiRequest) -> Result<Vec<Vec<Matcher>>, ApiError> {
+/// Adds the selectors of `match[]`, each of which has a matcher that refuses the empty value.
+fn add_selectors(request: &ApiRequest, selectors: &mut Selectors) -> Result<(), ApiError> {
     let sets_max = request.state.limits().matcher_sets_max;
-    let options = &request.state.engine().options().parse;
-    let mut sets = Vec::new();
     let mut regexes = 0;
     for selector in request.params.all("match[]") {
-        if sets.len() >= sets_max {
+        if selectors.sets().len() >= sets_max {
             return Err(ApiError::bad_data(format!("more than {sets_max} match[] parameters")));
         }
-        let set = parse_metric_selector_with(selector, options)?;
-        regexes += set.iter().filter(|m| matches!(m.op, MatchOp::Regex | MatchOp::NotRegex)).count();
+        let set = selectors.add(selector).map_err(|error| match error {
+            // About a selector, not about the parameter `query`.
+            QueryError::Parse(_) | QueryError::BadData(_) => ApiError::bad_data(error.to_string()),
+            error => error.into(),
+        })?;
+        let is_regex = |op| matches!(op, MatchOp::Regex | MatchOp::NotRegex);
+        regexes += set.iter().filter(|m| is_regex(m.matcher().op)).count();
         if regexes > MATCH_REGEXES_MAX {
             let message = format!("more than {MATCH_REGEXES_MAX} regular expressions in match[] parameters");
             return Err(ApiError::bad_data(message));
         }
-        sets.push(set);
     }
-    let matches_empty = |matcher: &Matcher| match matcher.op {
-        MatchOp::Equal => matcher.value.is_empty(),
-        MatchOp::NotEqual => !matcher.value.is_empty(),
-        // What does not compile was refused above.
-        MatchOp::Regex => (options.regex)(&matcher.value).unwrap_or(false),
-        MatchOp::NotRegex => !(options.regex)(&matcher.value).unwrap_or(true),
-    };
-    if sets.iter().any(|set| set.iter().all(matches_empty)) {
+    if selectors.sets().iter().any(|set| set.iter().all(|matcher| matcher.matches_empty())) {
         return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
     }
-    Ok(sets)
+    Ok(())
 }
 
 /// The label name in the path; `U__` starts an escaped one.

@@ -88,7 +88,7 @@ async fn run(request: ApiRequest, mut query: Query, deadline: Timeout, limit: us
         let _permit = permit;
         let mut result = runtime.block_on(engine.run(&*queryable, &query))?;
         result.stats.queue_time += waited;
-        Ok(encode(result, limit, stats))
+        encode(result, limit, stats)
     });
     let body = task.await.map_err(|_| ApiError::task_died())?;
     drop(cancel);
@@ -96,7 +96,10 @@ async fn run(request: ApiRequest, mut query: Query, deadline: Timeout, limit: us
 }
 
 /// The answer for `result`, at most `limit` series or elements of it (0 = all).
-pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Vec<u8> {
+///
+/// # Errors
+/// When the query has not enough memory left for it.
+pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Result<Vec<u8>, ApiError> {
     if limit > 0 && truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
@@ -106,14 +109,15 @@ pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Vec<
         Value::Vector(samples) => samples.len() * (LABELS_BYTES + SAMPLE_BYTES),
         Value::Matrix(series) => series.iter().map(|s| LABELS_BYTES + s.points.len() * SAMPLE_BYTES).sum(),
     };
-    success_with(&result.warnings, &result.infos, capacity, |json| {
+    result.memory.charge(capacity)?;
+    Ok(success_with(&result.warnings, &result.infos, capacity, |json| {
         value(json, &result.value);
         if stats {
             json.raw(",\"stats\":");
             statistics(json, &result.stats);
         }
         json.raw("}");
-    })
+    }))
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {
@@ -206,8 +210,7 @@ fn statistics(json: &mut JsonWriter, stats: &QueryStats) {
 
 /// The parameter `query`, parsed: not on a thread of the runtime, since regular expressions are compiled for it.
 fn parsed(request: &ApiRequest) -> Result<Expr, ApiError> {
-    chronolith_syntax::parse(request.params.get("query"), &request.state.engine().options().parse)
-        .map_err(|error| ApiError::parameter("query", error))
+    Ok(request.state.engine().parse(request.params.get("query"))?)
 }
 
 /// There are no exemplars; what is wrong with the request is said all the same.
@@ -217,8 +220,12 @@ pub(super) async fn exemplars(request: ApiRequest) -> ApiResult {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
     let selectors = in_turn(request, |request, _| {
-        let options = &request.state.engine().options().parse;
-        let expr = chronolith_syntax::parse(request.params.get("query"), options)?;
+        let expr =
+            request.state.engine().parse(request.params.get("query")).map_err(|error| match error {
+                // Told without the name of the parameter here.
+                QueryError::Parse(error) => error.into(),
+                error => ApiError::from(error),
+            })?;
         let mut selectors = false;
         walk(&expr, &mut |expr| {
             selectors |= matches!(expr.kind, ExprKind::Vector(_) | ExprKind::Matrix(_));

@@ -46,12 +46,8 @@ pub(crate) fn build(state: &AppState) -> Vec<u8> {
 pub(crate) fn walreplay(state: &AppState) -> Vec<u8> {
     let (min, max, current) = state.info().wal_replay();
     success(|json| {
-        json.raw("{\"min\":");
-        json.integer(min);
-        json.raw(",\"max\":");
-        json.integer(max);
-        json.raw(",\"current\":");
-        json.integer(current);
+        json.raw("{");
+        integers(json, &[("min", min.into()), ("max", max.into()), ("current", current.into())]);
         json.raw("}");
     })
 }
@@ -82,14 +78,14 @@ pub(super) fn runtime(state: &AppState) -> Vec<u8> {
         json.boolean(info.config_ok);
         json.raw(",\"lastConfigTime\":\"");
         json.raw(&rfc3339(info.config_time_ms.div_euclid(1000) * 1000));
-        json.raw("\",\"corruptionCount\":");
-        json.integer(info.corruption_count);
-        json.raw(",\"goroutineCount\":");
-        json.integer(info.thread_count);
-        json.raw(",\"GOMAXPROCS\":");
-        json.integer(info.cores);
-        json.raw(",\"GOMEMLIMIT\":");
-        json.integer(info.memory_max_bytes);
+        json.raw("\",");
+        let fields = [
+            ("corruptionCount", info.corruption_count.into()),
+            ("goroutineCount", info.thread_count.into()),
+            ("GOMAXPROCS", info.cores.into()),
+            ("GOMEMLIMIT", info.memory_max_bytes.into()),
+        ];
+        integers(json, &fields);
         json.raw(",\"GOGC\":\"\",\"GODEBUG\":\"\",\"storageRetention\":");
         json.string_html_escaped(&info.storage_retention);
         json.raw("}");
@@ -115,16 +111,15 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
     // What Prometheus says of an empty head.
     let range = stats.range.unwrap_or(TimeRange::new(i64::MAX, i64::MIN));
     Ok(Some(success(|json| {
-        json.raw("{\"headStats\":{\"numSeries\":");
-        json.integer(stats.series);
-        json.raw(",\"numLabelPairs\":");
-        json.integer(stats.label_pairs);
-        json.raw(",\"chunkCount\":");
-        json.integer(stats.chunks);
-        json.raw(",\"minTime\":");
-        json.integer(range.min);
-        json.raw(",\"maxTime\":");
-        json.integer(range.max);
+        json.raw("{\"headStats\":{");
+        let fields = [
+            ("numSeries", stats.series.into()),
+            ("numLabelPairs", stats.label_pairs.into()),
+            ("chunkCount", stats.chunks.into()),
+            ("minTime", range.min.into()),
+            ("maxTime", range.max.into()),
+        ];
+        integers(json, &fields);
         json.raw("}");
         for (name, entries) in [
             ("seriesCountByMetricName", &stats.series_by_metric),
@@ -138,6 +133,16 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
         }
         json.raw("}");
     })))
+}
+
+/// The fields of an object that are integers, signed or not.
+fn integers(json: &mut JsonWriter, fields: &[(&str, i128)]) {
+    let mut commas = Commas::default();
+    for (name, value) in fields {
+        commas.next(json);
+        json.key(name);
+        json.integer(*value);
+    }
 }
 
 fn cardinalities(json: &mut JsonWriter, entries: &[CardinalityEntry]) {

@@ -3,16 +3,22 @@
 use std::time::Duration;
 
 use chronolith_model::Labels;
-use chronolith_promql::{InstantSample, QueryResult, QueryStats, RangeSeries, Value};
+use chronolith_promql::{InstantSample, QueryResult, QueryStats, RangeSeries, ResultMemory, Value};
 
 use super::query::encode;
 
 fn result(value: Value) -> QueryResult {
-    QueryResult { value, warnings: Vec::new(), infos: Vec::new(), stats: QueryStats::default() }
+    QueryResult {
+        value,
+        warnings: Vec::new(),
+        infos: Vec::new(),
+        stats: QueryStats::default(),
+        memory: ResultMemory::default(),
+    }
 }
 
 fn encoded(result: QueryResult, limit: usize, stats: bool) -> String {
-    String::from_utf8(encode(result, limit, stats)).expect("JSON is UTF-8")
+    String::from_utf8(encode(result, limit, stats).expect("no limit")).expect("JSON is UTF-8")
 }
 
 fn sample(labels: &[(&str, &str)], timestamp: i64, value: f64) -> InstantSample {

@@ -17,8 +17,8 @@ use chronolith_server::{
     AppState, Backend, BuildInfo, HttpLimits, IngestSummary, RuntimeInfo, ServerInfo, router,
 };
 use chronolith_storage::{
-    AppendedBatch, Appender, KeyHasher, LabelSource, Querier, Queryable, RejectReason, SeriesEntry,
-    StorageError, Ticket, WriteBatch, memory::MemoryStorage,
+    AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, LabelSource, Querier, Queryable,
+    RejectReason, StorageError, Stores, Ticket, WriteBatch, memory::MemoryStorage,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -84,6 +84,8 @@ pub(crate) struct TestStorage {
     pub(crate) fail_commit: AtomicBool,
     /// Queries fail.
     pub(crate) fail_query: AtomicBool,
+    /// Histograms and exemplars are stored.
+    pub(crate) stores_all: AtomicBool,
     /// Tickets waited for.
     pub(crate) waits: Arc<AtomicU64>,
 }
@@ -123,24 +125,33 @@ impl Appender for TestStorage {
         self.memory.key_hasher()
     }
 
+    fn stores(&self) -> Stores {
+        if self.stores_all.load(Ordering::Relaxed) { self.memory.stores() } else { Stores::default() }
+    }
+
+    fn append_exemplars(&self, tenant: &TenantId, batch: &ExemplarBatch<'_>) -> ExemplarOutcome {
+        self.memory.append_exemplars(tenant, batch)
+    }
+
     fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<AppendedBatch, StorageError> {
         if self.fail_append.load(Ordering::Relaxed) {
             return Err(StorageError::Unavailable { reason: "memory budget reached".to_owned() });
         }
         let (mut series, mut kept, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for (index, entry) in batch.series.iter().enumerate() {
-            let timestamp = batch.samples[entry.samples.start as usize].timestamp;
+            let histogram = || batch.histograms_of(entry)[0].timestamp;
+            let timestamp = batch.samples_of(entry).first().map_or_else(histogram, |sample| sample.timestamp);
             if timestamp > NOW + 600_000 {
                 refused.push((index, RejectReason::TooFarInFuture));
             } else if timestamp < NOW - 15 * 86_400_000 {
                 refused.push((index, RejectReason::OutOfBounds));
             } else {
-                series.push(SeriesEntry { key: entry.key, samples: entry.samples.clone() });
+                series.push(entry.clone());
                 kept.push(index);
             }
         }
         let labels = Kept(batch.labels, kept);
-        let batch = WriteBatch { series: &series, samples: batch.samples, labels: &labels };
+        let batch = WriteBatch { series: &series, labels: &labels, ..*batch };
         let mut appended = self.memory.append(tenant, &batch)?;
         for rejection in &mut appended.outcome.rejections {
             rejection.series = labels.1[rejection.series];

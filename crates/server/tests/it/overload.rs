@@ -15,8 +15,8 @@ use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
 use chronolith_promql::{Engine, EngineOptions};
 use chronolith_server::{AppState, Backend, HttpLimits, router};
 use chronolith_storage::{
-    AppendedBatch, Appender, BoxFuture, KeyHasher, LabelQuery, Limited, Querier, Queryable, SelectRequest,
-    SeriesBatch, SeriesSet, StorageError, StorageStats, WriteBatch, memory::MemoryStorage,
+    AppendedBatch, Appender, BoxFuture, KeyHasher, LabelQuery, Limited, MemoryBudget, Querier, Queryable,
+    SelectRequest, SeriesBatch, SeriesSet, StorageError, StorageStats, WriteBatch, memory::MemoryStorage,
 };
 use tower::ServiceExt as _;
 
@@ -332,4 +332,46 @@ async fn large_answers_share_a_bounded_memory_until_they_are_sent() {
     let answer = server.post("/api/v1/query_range", form).await;
     assert_eq!(answer.status, 200, "{}", answer.text().get(..300).unwrap_or_default());
     assert!(answer.body.len() > 192 << 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beyond_the_memory_get_422_when_it_is_theirs_and_503_when_others_have_it() {
+    let memory = MemoryBudget::new(64 << 20);
+    let engine =
+        EngineOptions { memory_max_bytes: 8 << 20, memory: memory.clone(), ..EngineOptions::default() };
+    let server = Server::with(HttpLimits::default(), engine);
+    let query = |steps: u32| format!("/api/v1/query_range?query=1&start=0&end={steps}&step=1");
+    assert_eq!(server.get(&query(10_000)).await.status, 200);
+    // 100 regular expressions of a megabyte each with their caches.
+    let matchers: Vec<_> = (0..100).map(|i| format!("a!~%22x%5C%5CpL%2B.*{i}%22")).collect();
+    let selector = format!("up%7B{}%7D", matchers.join(","));
+    for target in [
+        format!("/api/v1/query?query={selector}"),
+        format!("/api/v1/series?match[]={selector}"),
+        format!("/api/v1/labels?match[]={selector}"),
+        format!("/api/v1/label/a/values?match[]={selector}"),
+    ] {
+        let answer = server.get(&target).await;
+        assert_eq!(answer.status, 422, "{target}: {}", answer.text());
+        let text = "query processing would take more than 8388608 bytes of memory in query execution";
+        assert!(answer.text().contains("\"errorType\":\"execution\"") && answer.text().contains(text));
+    }
+    assert_eq!(memory.used(), 0, "everything was given back");
+    let others = memory.reserve(64 << 20).expect("all of it");
+    for target in [
+        &*query(10),
+        "/api/v1/labels?match[]=up",
+        "/api/v1/series?match[]=up",
+        "/api/v1/format_query?query=up",
+    ] {
+        let answer = server.get(target).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "5"), "{target}");
+        let text = "queries and the rest of the server have taken the 67108864 bytes of memory they share";
+        assert!(answer.text().contains("\"errorType\":\"unavailable\"") && answer.text().contains(text));
+    }
+    let metrics = server.state.metrics_text();
+    assert!(metrics.contains("\nchronolith_memory_limit_bytes 6.7108864e+07\n"), "{metrics}");
+    assert!(metrics.contains("\nchronolith_memory_reserved_bytes 6.7108864e+07\n"), "{metrics}");
+    drop(others);
+    assert_eq!(server.get(&query(10)).await.status, 200);
 }

@@ -11,13 +11,18 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     http::Request,
 };
-use chronolith_model::{Sample, stale_nan};
+use chronolith_model::{
+    CounterResetHint, Exemplar, Histogram, HistogramSample, Labels, Sample, TenantId, TimeRange,
+    histogram::{HistogramParts, Span},
+    stale_nan,
+};
 use chronolith_promql::EngineOptions;
 use chronolith_remote::{
     remote_write::{WriteRequestBuilder, encode_labels},
     snappy,
 };
 use chronolith_server::HttpLimits;
+use chronolith_storage::{ExemplarQuery, Queryable as _};
 use hyper::body::Frame;
 
 use crate::harness::{Answer, NOW, Server, one_series};
@@ -228,6 +233,51 @@ async fn histograms_are_named_and_floats_beside_them_stored() {
     exemplar.extend([0x1a, 0x02, 0x18, 0x01]);
     let mut request = WriteRequestBuilder::new();
     check(&server.write(request.encoded_series(&exemplar, &[]).snappy()).await, 204, "", "exemplar");
+}
+
+#[tokio::test]
+async fn histograms_and_exemplars_are_stored_where_the_engine_does() {
+    let server = Server::new();
+    server.storage.stores_all.store(true, Ordering::Relaxed);
+    let labels = encode_labels([("__name__", "h"), ("job", "a")]);
+    let parts = HistogramParts {
+        count: 3_u64,
+        positive_spans: vec![Span { offset: 0, length: 1 }],
+        positive_buckets: vec![3],
+        ..HistogramParts::default()
+    };
+    let histogram: Histogram = parts.build(None).expect("valid").into();
+    let exemplar = Exemplar { labels: Labels::from_pairs([("trace_id", "x")]), value: 1.0, timestamp: NOW };
+    let given = [HistogramSample { timestamp: NOW, histogram: histogram.clone() }];
+    let mut request = WriteRequestBuilder::new();
+    request.histograms(&labels, &given, std::slice::from_ref(&exemplar));
+    check(&server.write(request.snappy()).await, 204, "", "histogram");
+    let metrics = server.state.metrics();
+    assert_eq!((metrics.samples_stored.get(), metrics.histograms_rejected.get()), (1, 0));
+    // Again, with another histogram at the same time and one that contradicts itself (count 7, no bucket).
+    let mut other = histogram.clone();
+    other.set_hint(CounterResetHint::Gauge);
+    let mut request = WriteRequestBuilder::new();
+    request.histograms(&labels, &[HistogramSample { timestamp: NOW, histogram: other }], &[]);
+    check(&server.write(request.snappy()).await, 204, "", "hints do not make another sample");
+    let mut request = WriteRequestBuilder::new();
+    request.histograms(
+        &labels,
+        &[HistogramSample { timestamp: NOW, histogram: histogram.to_float().into() }],
+        &[],
+    );
+    request.encoded_series(&[labels.clone(), vec![0x22, 0x02, 0x08, 0x07]].concat(), &[]);
+    let text = "duplicate sample for timestamp for series {__name__=\"h\", job=\"a\"}\n0 observations found in buckets, \
+                but the Count field is 7: histogram's observation count should equal the number of observations found \
+                in the buckets (in absence of NaN) for series {__name__=\"h\", job=\"a\"}\n";
+    check(&server.write(request.snappy()).await, 400, text, "refused histograms");
+    assert_eq!(metrics.partial_writes.with("invalid_histogram").get(), 1);
+    let querier = server.storage.memory.querier(&TenantId::default(), TimeRange::ALL).expect("ready");
+    let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: TimeRange::ALL };
+    let found = querier.exemplars(&query).await.expect("exemplars");
+    assert_eq!(found[0].exemplars, [exemplar]);
+    // Queries do not see histograms yet.
+    assert!(stored(&server, "h").await.contains(r#""result":[]"#));
 }
 
 /// A body that comes in parts, of a length nobody knows before.

@@ -70,13 +70,11 @@ fn accept<'a>(set: &str, input: &'a str) -> Option<&'a str> {
 
 /// A number: decimal, octal, hexadecimal, with fraction, exponent and underscores. Both results hold what is left of
 /// the input; the error's is what is left after the character that cannot be.
-///
-/// In a series description (`series`) hexadecimal does not exist and `x` may follow.
-pub(super) fn number(input: &str, series: bool) -> Result<&str, &str> {
+fn number(input: &str) -> Result<&str, &str> {
     let hexadecimal = |rest| {
         preceded(one_of::<_, _, Error<&str>>("xX"), opt(char('_'))).parse(rest).ok().map(|(rest, _)| rest)
     };
-    let after_zero = if series { None } else { accept("0", input) };
+    let after_zero = accept("0", input);
     let (mut rest, digits) = match after_zero.map(|rest| (rest, hexadecimal(rest))) {
         Some((_, Some(rest))) => (rest, HEX_DIGITS),
         Some((rest, None)) => (rest, DIGITS),
@@ -125,7 +123,7 @@ pub(super) fn number(input: &str, series: bool) -> Result<&str, &str> {
             break;
         }
     }
-    let ends = rest.len() < input.len() && !rest.starts_with(|c| is_alphanumeric(c) && !(series && c == 'x'));
+    let ends = rest.len() < input.len() && !rest.starts_with(is_alphanumeric);
     if ends { Ok(rest) } else { Err(rest) }
 }
 
@@ -146,7 +144,7 @@ fn duration_rest(input: &str) -> Result<&str, &str> {
 
 /// A number or a duration. The results are as those of [`number`].
 pub(super) fn number_or_duration(input: &str) -> Result<(&str, Numeric), &str> {
-    match number(input, false) {
+    match number(input) {
         Ok(rest) => Ok((rest, Numeric::Number)),
         Err(rest) => duration_rest(rest).map(|rest| (rest, Numeric::Duration)),
     }

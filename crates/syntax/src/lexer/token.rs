@@ -43,14 +43,6 @@ pub(crate) enum TokenKind {
     Keyword(Keyword),
     /// The words that are both names of functions and parts of modifiers.
     Special(Special),
-    /// `_` among the values of a series description.
-    Blank,
-    /// `x` among the values of a series description.
-    Times,
-    /// White space among the values of a series description.
-    Space,
-    /// `{{` among the values of a series description.
-    OpenHistogram,
 }
 
 /// Words of modifiers.

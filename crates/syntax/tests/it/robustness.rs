@@ -1,8 +1,7 @@
 //! No text crashes the parser, however long or deep.
 
 use chronolith_syntax::{
-    EXPR_DEPTH_MAX, ParseErrorKind, ParseOptions, QUERY_BYTES_MAX, parse, parse_metric_selector,
-    parse_series_desc, pretty, walk,
+    EXPR_DEPTH_MAX, ParseErrorKind, ParseOptions, QUERY_BYTES_MAX, parse, parse_metric_selector, pretty, walk,
 };
 use proptest::prelude::*;
 
@@ -32,7 +31,6 @@ fn exercise(text: &str) {
         }
     }
     let _ = parse_metric_selector(text);
-    let _ = parse_series_desc(text);
 }
 
 /// Pieces that make texts which get somewhere.
@@ -152,11 +150,6 @@ proptest! {
     fn any_tokens_are_survived(text in soup()) {
         exercise(&text);
     }
-
-    #[test]
-    fn any_series_is_survived(values in soup()) {
-        let _ = parse_series_desc(&format!("m{{a=\"b\"}} {values}"));
-    }
 }
 
 fn nestings(levels: usize) -> Vec<String> {
@@ -228,7 +221,6 @@ fn long_texts_are_refused_unread() {
     assert_eq!(error.kind, ParseErrorKind::Limit);
     assert_eq!(error.to_string(), "1:1: parse error: text of 1048577 bytes is longer than 1048576 bytes");
     assert_eq!(parse_metric_selector(&text).unwrap_err().kind, ParseErrorKind::Limit);
-    assert_eq!(parse_series_desc(&text).unwrap_err().kind, ParseErrorKind::Limit);
     assert!(parse(text.get(1..).unwrap(), &ParseOptions::default()).is_ok());
 }
 

@@ -40,10 +40,7 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn of(expr: &Expr) -> Self {
         let mut facts = Self::default();
-        let mut inner = expr;
-        while let ExprKind::Paren(next) = &inner.kind {
-            inner = next;
-        }
+        let inner = expr.without_parens();
         facts.is_string = matches!(inner.kind, ExprKind::String(_));
         facts.is_range_vector = matches!(inner.kind, ExprKind::Matrix(_) | ExprKind::Subquery(_));
         visit(expr, &mut |expr| match &expr.kind {

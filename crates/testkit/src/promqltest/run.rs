@@ -148,8 +148,8 @@ impl Runner {
             }
             let range = u32::try_from(first).map_err(|error| refused(&error))?
                 ..u32::try_from(samples.len()).map_err(|error| refused(&error))?;
-            entries
-                .push(SeriesEntry { key: hasher.key(series.labels.to_string().as_bytes()), samples: range });
+            let key = hasher.key(series.labels.to_string().as_bytes());
+            entries.push(SeriesEntry::of_samples(key, range));
             labels.push(series.labels.clone());
             let mut lacks = |labels: Labels, cause, since| {
                 self.incomplete.push(Incomplete { labels, cause, since });
@@ -167,7 +167,8 @@ impl Runner {
                 lacks(histogram, Cause::NativeHistograms, 0);
             }
         }
-        let batch = WriteBatch { series: &entries, samples: &samples, labels: &LabelList(labels) };
+        let labels = LabelList(labels);
+        let batch = WriteBatch::of_samples(&entries, &samples, &labels);
         let appended = self.storage.append(&TenantId::default(), &batch).map_err(|error| refused(&error))?;
         if let Some(rejection) = appended.outcome.rejections.first() {
             return Err(refused(&rejection.reason));
