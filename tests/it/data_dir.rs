@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use chronolith_e2e::peers::skip;
 use chronolith_e2e::process::Process;
 use chronolith_e2e::servers::STOP_TIMEOUT;
 
-use crate::scratch::{Scratch, body, now_ms, read, write};
+use crate::scratch::{Scratch, body, may_not_mount, now_ms, read, with_own_mounts, write};
 
 const GIVE_UP: Duration = Duration::from_secs(20);
 
@@ -75,19 +76,20 @@ fn a_read_only_directory_is_refused() {
     let dir = scratch.dir.path().join("read-only");
     fs::create_dir(&dir).expect("a directory");
     let script = "mount -t tmpfs -o ro tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(&dir);
-    command.arg(&scratch.spec.program).args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&dir);
+    let mut command = with_own_mounts(script);
+    command
+        .arg(&dir)
+        .arg(&scratch.spec.program)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&dir);
     let log = scratch.dir.path().join("log");
     let Ok(mut process) = Process::spawn("chronolith", command, &log) else {
-        eprintln!("SKIPPED: read-only directory: no unshare on this machine");
-        return;
+        return skip("read-only directory", "there is no unshare");
     };
     let status = process.wait_exit(GIVE_UP).expect("an end by itself");
     let text = process.log_text();
-    if status.code() == Some(77) || text.starts_with("unshare:") {
-        eprintln!("SKIPPED: read-only directory: mounting needs privileges: {text}");
-        return;
+    if may_not_mount(Some(status), &text) {
+        return skip("read-only directory", &format!("mounting needs privileges: {text}"));
     }
     assert!(!status.success(), "{status}: {text}");
     assert!(text.to_lowercase().contains("read-only"), "{text}");
@@ -131,14 +133,11 @@ fn a_data_directory_of_prometheus_is_not_touched() {
     let segment = data.join("wal/00000000");
     let foreign: Vec<u8> = (0..32_768u32).map(|i| (i % 251) as u8).collect();
     fs::write(&segment, &foreign).expect("a file");
-    // Refused or ignored: both are fine as long as the other program's file survives.
-    if let Ok(server) = scratch.spec.start() {
-        let mut client = server.client();
-        let request = body(&[(&[("__name__", "x")], now_ms(), 1.0)]);
-        assert!(write(&mut client, &request).expect("an answer").ok());
-        assert!(server.stop().expect("a graceful stop").success());
-    }
+    let output = run_to_end(&scratch, &data);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("is not a Chronolith data directory"), "{text}");
     assert_eq!(fs::read(&segment).expect("the foreign file"), foreign);
+    assert_eq!(fs::read_dir(&data).expect("the directory").count(), 2, "nothing was added");
 }
 
 /// Runs `serve` on `dir`, which must end by itself.

@@ -8,11 +8,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chronolith_e2e::http::Client;
+use chronolith_e2e::peers::skip;
 use chronolith_e2e::process::{Process, free_port};
 use chronolith_e2e::remote_write::{WriteRequest, encode_labels};
 use chronolith_e2e::rng::Rng;
 
-use crate::scratch::{Scratch, now_ms, read, write};
+use crate::scratch::{Scratch, may_not_mount, now_ms, read, with_own_mounts, write};
 
 const SERIES: usize = 50;
 const STEPS: usize = 20;
@@ -93,24 +94,19 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     let script = "mount -t tmpfs -o size=12m tmpfs \"$1\" || exit 77
         head -c 4194304 /dev/zero > \"$1/ballast\" || exit 77
         shift; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(&mount).arg(&scratch.spec.program);
+    let mut command = with_own_mounts(script);
+    command.arg(&mount).arg(&scratch.spec.program);
     command.args(["serve", "--no-self-scrape", "--listen", &addr.to_string(), "--data-dir"]);
     command.arg(mount.join("data"));
     let log = scratch.dir.path().join("log");
     let Ok(mut process) = Process::spawn("chronolith", command, &log) else {
-        eprintln!("SKIPPED: full disk: no unshare on this machine");
-        return;
+        return skip("full disk", "there is no unshare");
     };
     if !wait_ready(&mut process, addr) {
         let text = process.log_text();
         let status = process.exited().expect("a status");
-        assert!(
-            status.and_then(|s| s.code()) == Some(77) || text.starts_with("unshare:"),
-            "{status:?}: {text}"
-        );
-        eprintln!("SKIPPED: full disk: mounting needs privileges: {text}");
-        return;
+        assert!(may_not_mount(status, &text), "{status:?}: {text}");
+        return skip("full disk", &format!("mounting needs privileges: {text}"));
     }
     let mut client = Client::new(addr, Duration::from_secs(20));
     let mut writer = Writer::new();

@@ -1,6 +1,7 @@
 //! A server of one test: its directory, its clients, the shortest ways to write and to ask.
 
 use std::collections::BTreeMap;
+use std::process::{Command, ExitStatus};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +45,25 @@ impl Scratch {
     pub(crate) fn start(&self) -> Server {
         self.spec.start().unwrap_or_else(|e| panic!("{e:#}"))
     }
+}
+
+/// What `script` of [`with_own_mounts`] ends with when it may not mount.
+const NO_MOUNT: i32 = 77;
+
+/// Runs `script`, which `sh` gets with the arguments that are added, where its mounts are seen by nobody else. Whoever is
+/// not root is root there.
+pub(crate) fn with_own_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]);
+    command
+}
+
+/// Whether a command of [`with_own_mounts`] ended because the system allows no mounts.
+pub(crate) fn may_not_mount(status: Option<ExitStatus>, log: &str) -> bool {
+    status.and_then(|status| status.code()) == Some(NO_MOUNT) || log.starts_with("unshare:")
 }
 
 /// The time now in ms.

@@ -3,11 +3,10 @@
 //! **Must not know:** any engine crate; it sees Chronolith as its peers do, over HTTP and the command line.
 //!
 //! Map: [`http`] a small keep-alive client · [`process`] child programs and their `/proc` numbers · [`peers`] where the
-//! programs are · [`servers`] how each is started · [`remote_write`] the sender's side of the wire · [`dataset`] the
-//! recorded hour · [`api`] answers of the query API and their comparison · [`rng`] seeded randomness.
+//! programs are · [`servers`] how each is started · [`remote_write`] the sender's side of the wire · [`api`]
+//! answers of the query API and their comparison · [`rng`] seeded randomness.
 
 pub mod api;
-pub mod dataset;
 pub mod http;
 pub mod peers;
 pub mod process;

@@ -71,12 +71,6 @@ pub fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
 }
 
-/// The recorded hour: the directory of `CHRONOLITH_DATA`, by default `../shared/data` beside the workspace.
-#[must_use]
-pub fn data_dir() -> PathBuf {
-    std::env::var_os("CHRONOLITH_DATA").map_or_else(|| workspace_root().join("../shared/data"), PathBuf::from)
-}
-
 /// The Chronolith binary: `CHRONOLITH_BIN`, or built by cargo in the profile and target directory of the caller.
 ///
 /// # Panics

@@ -98,21 +98,6 @@ impl WriteRequest {
         self.samples += 1;
     }
 
-    /// Adds a series with several samples.
-    pub fn push_series(&mut self, encoded_labels: &[u8], samples: &[(i64, f64)]) {
-        let mut series = encoded_labels.to_vec();
-        for &(timestamp, value) in samples {
-            series.push(0x12);
-            put_varint(&mut series, (10 + varint_len(timestamp as u64)) as u64);
-            series.push(0x09);
-            series.extend_from_slice(&value.to_le_bytes());
-            series.push(0x10);
-            put_varint(&mut series, timestamp as u64);
-        }
-        put_bytes(&mut self.message, 0x0a, &series);
-        self.samples += samples.len();
-    }
-
     /// The message before compression.
     #[must_use]
     pub fn message(&self) -> &[u8] {
