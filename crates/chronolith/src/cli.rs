@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::tools::{block::BlockCommand, tsdb::TsdbCommand, wal::WalCommand};
+
 /// A time-series database for Prometheus data.
 #[derive(Debug, Parser)]
 #[command(name = "chronolith", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
@@ -27,6 +29,15 @@ pub(crate) enum Command {
     /// Run tests
     #[command(subcommand)]
     Test(TestCommand),
+    /// Look at the write-ahead log of a data directory, also while a server runs on it
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Look at blocks, also while a server runs on their directory
+    #[command(subcommand)]
+    Block(BlockCommand),
+    /// Look at all of a data directory's blocks together
+    #[command(subcommand)]
+    Tsdb(TsdbCommand),
 }
 
 #[derive(Debug, Args)]

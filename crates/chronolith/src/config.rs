@@ -2,18 +2,33 @@
 //!
 //! Unknown keys are refused. Every default stands in [`Config::default`] and in the README.
 
+mod memory;
+
 use std::{fmt, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chronolith_model::{format_duration, parse_duration};
+use chronolith_remote::remote_write::{LABEL_RECORDS_BYTES_MAX, LABELS_PER_SERIES_MAX};
 use serde::Deserialize;
+
+use memory::{default_head, default_memory};
 
 /// The validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
+    /// Memory that head, bodies, answers and queries may take together.
+    pub(crate) memory_max_bytes: u64,
     /// How long samples are kept.
     pub(crate) retention: Duration,
-    /// Memory of the head; the oldest data goes when it is reached, then writes get 503.
+    /// Bytes on disk; the oldest blocks go above it. 0 = no limit.
+    pub(crate) retention_bytes: u64,
+    /// How far back samples are taken.
+    pub(crate) out_of_order_window: Duration,
+    /// The longest time a block spans; zero = a tenth of the retention.
+    pub(crate) block_range_max: Duration,
+    /// Bytes of the disk that stay free; below, writes get 503. 0 = none.
+    pub(crate) disk_reserve_bytes: u64,
+    /// Memory of the head; near it, it is cut into blocks early, and when that is no help writes get 503.
     pub(crate) memory_limit_bytes: u64,
     /// Active series per tenant.
     pub(crate) series_limit: u64,
@@ -111,11 +126,20 @@ const MIB: u64 = 1 << 20;
 /// Requests of one kind at work at once, at most: each may hold a thread while it waits.
 const WAITING_MAX: usize = 10_000;
 
+/// Samples out of order are kept in memory until the next cut of the head.
+const OUT_OF_ORDER_MAX: Duration = Duration::from_secs(7 * 86_400);
+
 impl Default for Config {
     fn default() -> Self {
-        Self {
+        let memory_max_bytes = default_memory();
+        let mut config = Self {
+            memory_max_bytes,
             retention: Duration::from_secs(15 * 86_400),
-            memory_limit_bytes: 2048 * MIB,
+            retention_bytes: 0,
+            out_of_order_window: Duration::from_secs(3600),
+            block_range_max: Duration::ZERO,
+            disk_reserve_bytes: 256 * MIB,
+            memory_limit_bytes: default_head(memory_max_bytes),
             series_limit: 2_000_000,
             wal_sync: WalSync::Always,
             wal_segment_bytes: 128 * MIB,
@@ -132,7 +156,7 @@ impl Default for Config {
                 lookback: Duration::from_secs(300),
                 timeout: Duration::from_secs(120),
                 samples_max: 50_000_000,
-                memory_max_bytes: 1 << 30,
+                memory_max_bytes: 0,
                 series_max: 1_000_000,
                 concurrency_max: 20,
                 subquery_step: Duration::from_secs(60),
@@ -141,7 +165,9 @@ impl Default for Config {
             cors_origins: Vec::new(),
             connections_max: 512,
             self_scrape: Some(Duration::from_secs(15)),
-        }
+        };
+        config.query.memory_max_bytes = config.default_query();
+        config
     }
 }
 
@@ -189,8 +215,14 @@ fn told(error: serde_saphyr::Error) -> anyhow::Error {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (write, query) = (&self.write, &self.query);
+        writeln!(f, "memory:")?;
+        writeln!(f, "  max: {}", size(self.memory_max_bytes))?;
         writeln!(f, "storage:")?;
         writeln!(f, "  retention: {}", duration(self.retention))?;
+        writeln!(f, "  retention_size: {}", size(self.retention_bytes))?;
+        writeln!(f, "  out_of_order_window: {}", duration(self.out_of_order_window))?;
+        writeln!(f, "  block_range_max: {}", duration(self.block_range_max))?;
+        writeln!(f, "  disk_reserve: {}", size(self.disk_reserve_bytes))?;
         writeln!(f, "  memory_limit: {}", size(self.memory_limit_bytes))?;
         writeln!(f, "  series_limit: {}", self.series_limit)?;
         writeln!(f, "wal:")?;
@@ -247,6 +279,7 @@ fn size(bytes: u64) -> String {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawConfig {
+    memory: RawMemory,
     storage: RawStorage,
     wal: RawWal,
     remote_write: RawRemoteWrite,
@@ -257,8 +290,18 @@ struct RawConfig {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawMemory {
+    max: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawStorage {
     retention: Option<String>,
+    retention_size: Option<String>,
+    out_of_order_window: Option<String>,
+    block_range_max: Option<String>,
+    disk_reserve: Option<String>,
     memory_limit: Option<String>,
     series_limit: Option<u64>,
 }
@@ -314,15 +357,26 @@ impl RawConfig {
         set_duration(
             &mut config.retention,
             "storage.retention",
-            self.storage.retention,
+            self.storage.retention.clone(),
             Duration::from_secs(3600),
         )?;
-        set_size(
-            &mut config.memory_limit_bytes,
-            "storage.memory_limit",
-            self.storage.memory_limit,
-            16 * MIB,
-        )?;
+        let storage = &self.storage;
+        for (target, key, text, multiple_ms) in [
+            (&mut config.out_of_order_window, "storage.out_of_order_window", &storage.out_of_order_window, 1),
+            (&mut config.block_range_max, "storage.block_range_max", &storage.block_range_max, 7_200_000),
+        ] {
+            set_duration(target, key, text.clone(), Duration::ZERO)?;
+            if target.as_millis() % multiple_ms != 0 {
+                bail!("{key}: a multiple of 2h, or 0s for a tenth of the retention");
+            }
+        }
+        if config.out_of_order_window > OUT_OF_ORDER_MAX {
+            bail!("storage.out_of_order_window: at most {}", duration(OUT_OF_ORDER_MAX));
+        }
+        let key = "storage.retention_size";
+        set_size(&mut config.retention_bytes, key, storage.retention_size.clone(), 0)?;
+        set_size(&mut config.disk_reserve_bytes, "storage.disk_reserve", storage.disk_reserve.clone(), 0)?;
+        config.share_memory(self.memory, self.storage.memory_limit, self.query.memory_limit.clone())?;
         set_count(&mut config.series_limit, "storage.series_limit", self.storage.series_limit)?;
         if let Some(sync) = self.wal.sync {
             config.wal_sync = parse_sync(&sync)?;
@@ -364,11 +418,15 @@ impl RawRemoteWrite {
         set_count(&mut limits.inflight_max, "remote_write.inflight_limit", self.inflight_limit)?;
         at_most(limits.inflight_max, "remote_write.inflight_limit", WAITING_MAX)?;
         set_count(&mut limits.series_max, "remote_write.series_limit", self.series_limit)?;
-        set_count(&mut limits.labels_max, "remote_write.label_limit", self.label_limit)?;
+        let key = "remote_write.label_limit";
+        set_count(&mut limits.labels_max, key, self.label_limit)?;
+        at_most(limits.labels_max, key, LABELS_PER_SERIES_MAX)?;
         let key = "remote_write.label_name_length_limit";
         set_count(&mut limits.label_name_bytes_max, key, self.label_name_length_limit)?;
+        at_most(limits.label_name_bytes_max, key, LABEL_RECORDS_BYTES_MAX)?;
         let key = "remote_write.label_value_length_limit";
-        set_count(&mut limits.label_value_bytes_max, key, self.label_value_length_limit)
+        set_count(&mut limits.label_value_bytes_max, key, self.label_value_length_limit)?;
+        at_most(limits.label_value_bytes_max, key, LABEL_RECORDS_BYTES_MAX)
     }
 }
 
@@ -378,9 +436,6 @@ impl RawQuery {
         set_duration(&mut query.lookback, "query.lookback", self.lookback, ms)?;
         set_duration(&mut query.timeout, "query.timeout", self.timeout, ms)?;
         set_count(&mut query.samples_max, "query.sample_limit", self.sample_limit)?;
-        let mut bytes = query.memory_max_bytes as u64;
-        set_size(&mut bytes, "query.memory_limit", self.memory_limit, MIB)?;
-        query.memory_max_bytes = usize::try_from(bytes).context("query.memory_limit")?;
         set_count(&mut query.series_max, "query.series_limit", self.series_limit)?;
         set_count(&mut query.concurrency_max, "query.concurrency_limit", self.concurrency_limit)?;
         at_most(query.concurrency_max, "query.concurrency_limit", WAITING_MAX)?;
@@ -495,6 +550,34 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_the_memory_fit_together() {
+        let parts = |text: &str| {
+            let config = Config::parse(text).expect(text);
+            let http = config.writes_memory() + config.answers_memory();
+            let sum = config.memory_limit_bytes + http + config.query.memory_max_bytes as u64;
+            assert!(sum <= config.memory_max_bytes, "{text}: {sum}");
+            (config.memory_limit_bytes / MIB, http / MIB, config.query.memory_max_bytes as u64 / MIB)
+        };
+        assert_eq!(parts("memory: {max: 128MiB}"), (64, 32, 32));
+        assert_eq!(parts("memory: {max: 1GiB}"), (512, 256, 256));
+        assert_eq!(parts("memory: {max: 16GiB}"), (2048, 768, 1024));
+        assert_eq!(parts("memory: {max: 1GiB}\nstorage: {memory_limit: 100MiB}"), (100, 256, 668));
+        assert_eq!(parts("memory: {max: 16GiB}\nquery: {memory_limit: 5GiB}"), (2048, 768, 5120));
+        parts("");
+        assert!(error("memory: {max: 127MiB}").contains("at least 128MiB"));
+        let head = error("memory: {max: 1GiB}\nstorage: {memory_limit: 1GiB}");
+        assert!(
+            head.contains("storage.memory_limit: 1GiB leaves less than 16MiB of memory.max (1GiB)"),
+            "{head}"
+        );
+        let query = error("memory: {max: 1GiB}\nquery: {memory_limit: 512MiB}");
+        assert!(
+            query.contains("query.memory_limit: 512MiB is more than memory.max (1GiB) leaves"),
+            "{query}"
+        );
+    }
+
+    #[test]
     fn errors_name_the_key() {
         assert!(error("storage: {retention: 15}").contains("storage.retention"));
         assert!(error("storage: {retention: 1s}").contains("at least 1h"));
@@ -505,6 +588,8 @@ mod tests {
         assert!(error("query: {concurrency_limit: 10001}").contains("at most 10000"));
         assert!(error("remote_write: {inflight_limit: 10001}").contains("at most 10000"));
         assert!(error("http: {connection_limit: 100001}").contains("at most 100000"));
+        assert!(error("remote_write: {label_limit: 65537}").contains("at most 65536"));
+        assert!(error("remote_write: {label_value_length_limit: 16777217}").contains("at most 16777216"));
         let unknown = error("wal: {}\nstorge: {}");
         assert!(unknown.starts_with("line 2 column 1: unknown field `storge`, expected one of"), "{unknown}");
         assert_eq!(

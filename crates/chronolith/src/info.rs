@@ -110,6 +110,8 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         "Samples that were there already; accepted.",
         head.duplicates,
     );
+    let help = "Late samples stored, those a replay brought back included.";
+    out.counter("chronolith_samples_late_total", help, head.samples_late);
     let name = "chronolith_samples_rejected_total";
     out.family(name, MetricType::Counter, "Samples refused by storage, by reason.");
     for (reason, count) in &head.rejected {
@@ -125,11 +127,20 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     );
     out.counter("chronolith_head_series_removed_total", "Series removed.", head.series_removed);
     out.gauge("chronolith_head_chunks", "Closed chunks in memory.", head.chunks_closed as f64);
+    out.gauge("chronolith_head_late_series", "Series with late samples in memory.", head.late_series as f64);
+    out.gauge(
+        "chronolith_head_late_chunks",
+        "Closed chunks of late samples in memory.",
+        head.late_chunks as f64,
+    );
+    let help = "Samples that left memory because blocks have them.";
+    out.counter("chronolith_head_samples_cut_total", help, head.samples_cut);
     out.gauge("chronolith_head_aliases", "Known spellings of label sets.", head.aliases as f64);
     let name = "chronolith_head_bytes";
     out.family(name, MetricType::Gauge, "Memory of the head by kind, in bytes.");
     let kinds = [
-        ("chunks", head.chunk_bytes),
+        ("chunks", head.chunk_bytes.saturating_sub(head.late_bytes)),
+        ("late", head.late_bytes),
         ("states", head.state_bytes),
         ("index", head.index_bytes),
         ("tables", head.table_bytes),
@@ -138,7 +149,7 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         out.sample(name, &[("kind", kind)], bytes as f64);
     }
     out.gauge("chronolith_head_memory_bytes", "Memory of the head.", stats.memory_bytes as f64);
-    let help = "Memory the head may take; the oldest samples go when it is reached.";
+    let help = "Memory the head may take; near it, it is cut into blocks early.";
     out.gauge("chronolith_head_memory_limit_bytes", help, stats.memory_bytes_max as f64);
     let help = "How often the memory limit dropped old samples.";
     out.counter("chronolith_head_memory_truncations_total", help, head.memory_truncations);
@@ -151,7 +162,41 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         "Metrics whose metadata is known.",
         stats.metadata_metrics as f64,
     );
+    out.gauge("chronolith_metadata_bytes", "Memory of this metadata.", stats.metadata_bytes as f64);
+    write_block_metrics(out, stats);
     write_log_metrics(out, stats);
+}
+
+fn write_block_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
+    let (blocks, jobs) = (&stats.blocks, &stats.jobs);
+    out.gauge("chronolith_blocks", "Blocks.", blocks.blocks as f64);
+    out.gauge("chronolith_block_bytes", "Bytes of blocks on disk.", blocks.bytes as f64);
+    let help = "Samples in blocks, deleted ones included.";
+    out.gauge("chronolith_block_samples", help, blocks.samples as f64);
+    out.gauge("chronolith_block_tombstones", "Deletions that blocks still carry.", blocks.tombstones as f64);
+    out.gauge("chronolith_block_memory_bytes", "Memory behind open blocks.", blocks.heap_bytes as f64);
+    out.gauge(
+        "chronolith_block_cache_bytes",
+        "Memory of opened pieces of blocks.",
+        blocks.cache_bytes as f64,
+    );
+    let help = "Damaged blocks set aside since the start.";
+    out.counter("chronolith_blocks_quarantined_total", help, blocks.quarantined);
+    out.gauge("chronolith_blocks_missing", "Damaged blocks that are set aside.", blocks.missing as f64);
+    out.counter("chronolith_blocks_dropped_total", "Blocks dropped by retention.", jobs.blocks_dropped);
+    out.counter("chronolith_cuts_total", "Cuts of the head into blocks.", jobs.cuts);
+    let help = "Attempts at a cut that failed and are repeated.";
+    out.counter("chronolith_cuts_failed_total", help, jobs.cuts_failed);
+    out.counter("chronolith_cuts_early_total", "Cuts made for want of memory.", jobs.cuts_pressed);
+    out.counter("chronolith_compactions_total", "Compactions.", jobs.compactions);
+    out.counter("chronolith_compactions_failed_total", "Compactions that failed.", jobs.compactions_failed);
+    let name = "chronolith_compaction_frames_total";
+    out.family(name, MetricType::Counter, "Frames that compactions wrote.");
+    out.sample(name, &[("how", "copied")], jobs.frames_copied as f64);
+    out.sample(name, &[("how", "encoded")], jobs.frames_encoded as f64);
+    out.counter("chronolith_head_snapshots_total", "Snapshots of the head.", jobs.snapshots);
+    let help = "Whether writes are refused because the disk is nearly full.";
+    out.gauge("chronolith_disk_short", help, f64::from(u8::from(jobs.disk_short)));
 }
 
 fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
@@ -172,6 +217,8 @@ fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     out.counter("chronolith_wal_commits_total", "Group commits.", wal.batches);
     out.counter("chronolith_wal_corruptions_total", "Damaged places found in the log.", wal.corruptions);
     out.counter("chronolith_wal_failures_total", "Failed attempts to write, sync or create.", wal.failures);
+    let help = "1 while the log is written, 0 when its writer has failed for good: restart the program.";
+    out.gauge("chronolith_wal_writer_up", help, if wal.died { 0.0 } else { 1.0 });
     out.gauge("chronolith_wal_segment", "Number of the segment being written.", wal.segment as f64);
     out.gauge("chronolith_wal_segments", "Segments of the log.", stats.wal_segments as f64);
     out.gauge("chronolith_wal_disk_bytes", "Bytes of all segments.", stats.wal_disk_bytes as f64);

@@ -9,6 +9,7 @@ mod query;
 mod self_scrape;
 mod serve;
 mod signals;
+mod tools;
 
 use std::{io::Write as _, path::Path, process::ExitCode};
 
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         Command::Query(args) => ask(&args),
         Command::Check(CheckCommand::Config { file }) => return check_config(&file),
         Command::Test(TestCommand::Promql { files, verbose }) => return test_promql(&files, verbose),
+        Command::Wal(command) => return tools::ended(tools::wal::run(command)),
+        Command::Block(command) => return tools::ended(tools::block::run(command)),
+        Command::Tsdb(command) => return tools::ended(tools::tsdb::run(command)),
     };
     ended(result)
 }

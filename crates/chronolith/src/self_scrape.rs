@@ -114,10 +114,11 @@ fn store(
     let hasher = appender.key_hasher();
     let entry = |(index, labels): (usize, &Labels)| {
         let index = index as u32;
-        SeriesEntry { key: hasher.key(labels.to_string().as_bytes()), samples: index..index + 1 }
+        SeriesEntry::of_samples(hasher.key(labels.to_string().as_bytes()), index..index + 1)
     };
     let series: Vec<_> = labels.iter().enumerate().map(entry).collect();
-    let batch = WriteBatch { series: &series, samples, labels: &Stored(labels) };
+    let labels = Stored(labels);
+    let batch = WriteBatch::of_samples(&series, samples, &labels);
     let appended = appender.append(tenant, &batch)?;
     appended.ticket.wait()?;
     if let Some(rejection) = appended.outcome.rejections.first() {

@@ -13,6 +13,7 @@ use chronolith_model::format_duration;
 use chronolith_promql::{Engine, EngineOptions};
 use chronolith_remote::remote_write::DecodeLimits;
 use chronolith_server::{AppState, Backend, CorsOrigins, HttpLimits, router};
+use chronolith_storage::{MemoryBudget, Reservation};
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
 use chronolith_wal::SyncPolicy;
 use tokio::{net::TcpListener, sync::watch};
@@ -49,7 +50,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let about = Arc::new(Info::new(args, config, i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let limits = http_limits(config);
-    let engine = Arc::new(Engine::new(engine_options(config)));
+    let (memory, _shares) = memory(config)?;
+    let engine = Arc::new(Engine::new(engine_options(config, memory)));
     let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -63,7 +65,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         }
     };
     let routes = router(state.clone());
-    let http = tokio::spawn(async move { chronolith_server::serve(listener, routes, &limits, drain).await });
+    let mut http =
+        tokio::spawn(async move { chronolith_server::serve(listener, routes, &limits, drain).await });
 
     let db = open(args, config).await?;
     about.set_db(Arc::clone(&db));
@@ -76,11 +79,22 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         tokio::spawn(self_scrape::run(state.clone(), appender, interval, stopped))
     });
 
-    info!(signal = signals.next().await, "ending: finishing running requests");
+    // A process that nobody can reach must end, so that its supervisor starts another.
+    let listening = tokio::select! {
+        signal = signals.next() => {
+            info!(signal, "ending: finishing running requests");
+            None
+        }
+        ended = &mut http => Some(ended),
+    };
     state.set_stopping();
     let _ = stop.send(true);
     let end = async {
-        http.await.context("the HTTP server ended")?.context("HTTP")?;
+        let gone = listening.is_some();
+        let http = match listening {
+            Some(ended) => ended,
+            None => http.await,
+        };
         if let Some(scraper) = scraper {
             scraper.await.context("the self-scrape ended")?;
         }
@@ -88,6 +102,8 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
             .await
             .context("closing")?
             .context("closing the database")?;
+        http.context("the HTTP server died")?.context("HTTP")?;
+        anyhow::ensure!(!gone, "the HTTP server ended without being asked to");
         info!("ended");
         Ok(())
     };
@@ -98,6 +114,19 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
             anyhow::bail!("ended before running requests had finished; nothing acknowledged is lost")
         }
     }
+}
+
+/// The memory all share, and what of it is not for queries.
+fn memory(config: &Config) -> anyhow::Result<(MemoryBudget, [Reservation; 3])> {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let memory = MemoryBudget::new(bytes(config.memory_max_bytes));
+    let reserve = |part: u64| memory.reserve(bytes(part)).context("memory.max is too small");
+    let shares = [
+        reserve(config.memory_limit_bytes)?,
+        reserve(config.writes_memory())?,
+        reserve(config.answers_memory())?,
+    ];
+    Ok((memory, shares))
 }
 
 async fn open(args: &ServeArgs, config: &Config) -> anyhow::Result<Arc<Db>> {
@@ -159,6 +188,10 @@ fn banner(args: &ServeArgs, config: &Config, mut address: SocketAddr) {
 fn db_options(config: &Config) -> DbOptions {
     DbOptions {
         retention: config.retention,
+        retention_bytes: config.retention_bytes,
+        ooo_window: config.out_of_order_window,
+        block_range_max: config.block_range_max,
+        disk_reserve: config.disk_reserve_bytes,
         memory_bytes_max: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
         series_max: usize::try_from(config.series_limit).unwrap_or(usize::MAX),
         sync: match config.wal_sync {
@@ -170,7 +203,7 @@ fn db_options(config: &Config) -> DbOptions {
     }
 }
 
-fn engine_options(config: &Config) -> EngineOptions {
+fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOptions {
     let query = &config.query;
     let on = |feature| query.features.contains(&feature);
     let mut options = EngineOptions {
@@ -178,6 +211,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         timeout: query.timeout,
         samples_max: query.samples_max,
         memory_max_bytes: query.memory_max_bytes,
+        memory,
         series_max: query.series_max,
         concurrency_max: query.concurrency_max,
         subquery_step: query.subquery_step,
@@ -196,6 +230,8 @@ fn http_limits(config: &Config) -> HttpLimits {
         write_body_max_bytes: write.body_bytes_max,
         write_decoded_max_bytes: write.decompressed_bytes_max,
         writes_in_flight_max: write.inflight_max,
+        write_memory_max_bytes: usize::try_from(config.writes_memory()).unwrap_or(usize::MAX),
+        answer_memory_max_bytes: usize::try_from(config.answers_memory()).unwrap_or(usize::MAX),
         decode: DecodeLimits {
             labels_per_series_max: write.labels_max,
             label_name_bytes_max: write.label_name_bytes_max,

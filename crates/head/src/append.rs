@@ -10,8 +10,9 @@ use roaring::RoaringBitmap;
 use crate::{
     error::Error,
     head::{Head, Identity},
+    late::{LateRule, Verdict},
     options::SHARDS,
-    series::{Series, Verdict},
+    series::Series,
     shard::{Ref, ShardState},
     stats::Counters,
     tenant::Tenant,
@@ -43,6 +44,9 @@ enum Target {
 struct Bounds {
     floor: Timestamp,
     max: Timestamp,
+    /// When the append began; what counts is what the shard says.
+    cut: Timestamp,
+    late: LateRule,
 }
 
 impl Bounds {
@@ -55,6 +59,18 @@ impl Bounds {
             return Err(RejectReason::OutOfBounds);
         }
         Ok(())
+    }
+
+    /// The same for the first sample of a series.
+    fn check_first(self, t: Timestamp) -> Result<(), RejectReason> {
+        self.check(t)?;
+        match self.late {
+            LateRule::Window { ms, .. } if t <= self.cut && ms <= 0 => Err(RejectReason::OutOfOrder),
+            LateRule::Window { ms, now } if t <= self.cut && t < now.saturating_sub(ms) => {
+                Err(RejectReason::TooOld)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -83,12 +99,14 @@ impl Head {
         // No series goes from here on: entries of one series could get to different incarnations of it, out of order.
         let removed = self.removed.read();
         let tenant = self.tenants.get_or_create(tenant, || self.env.rng.next_u64())?;
-        let max = self.env.clock.now_ms().saturating_add(self.options.future_ms_max);
+        let now = self.env.clock.now_ms();
+        let max = now.saturating_add(self.options.future_ms_max);
+        let late = LateRule::Window { ms: self.options.ooo_window_ms, now };
         let mut append = Append {
             head: self,
             tenant: &tenant,
             batch,
-            bounds: Bounds { floor: self.floor(), max },
+            bounds: Bounds { floor: self.floor(), max, cut: self.cut(), late },
             targets: vec![Target::Unknown; batch.series.len()],
             refusals: Vec::new(),
             outcome: AppendOutcome::default(),
@@ -146,7 +164,7 @@ impl Append<'_> {
     fn find_or_create_one(&mut self, entry: usize) -> Result<Option<Ref>, RejectReason> {
         // A series is made only for a sample that may be stored.
         let bounds = self.bounds;
-        let mut checks = self.samples(entry).iter().map(|sample| bounds.check(sample.timestamp));
+        let mut checks = self.samples(entry).iter().map(|sample| bounds.check_first(sample.timestamp));
         let labels = self.batch.labels.labels(entry)?;
         match checks.next() {
             Some(Err(reason)) if checks.all(|check| check.is_err()) => {
@@ -211,7 +229,8 @@ impl Append<'_> {
         for entry in block {
             let entry = *entry as usize;
             let Target::Series(reference) = self.targets[entry] else { continue };
-            let ShardState { slab, accounts, log } = &mut *state;
+            let ShardState { slab, late, accounts, log } = &mut *state;
+            let cut = late.cut().boundary();
             let (series, closed) = slab.get_mut(reference.slot()).expect("no series goes during an append");
             let range = &self.batch.series[entry].samples;
             let samples =
@@ -221,27 +240,44 @@ impl Append<'_> {
                     self.refuse(reason, entry, Some(reference), 1);
                     continue;
                 }
-                match series.offer(closed, sample.timestamp, sample.value.to_bits(), accounts) {
-                    Verdict::Stored => {
-                        self.outcome.stored += 1;
-                        self.times.min = self.times.min.min(sample.timestamp);
-                        self.times.max = self.times.max.max(sample.timestamp);
-                        if series.defined != log.epoch() {
-                            define(self.tenant, series, reference, log);
+                let (t, bits) = (sample.timestamp, sample.value.to_bits());
+                if !series.offer(closed, t, bits, cut, accounts) {
+                    let of = (reference.slot(), &*series, closed.as_slice());
+                    match late.offer(of, (t, bits), self.bounds.late, accounts) {
+                        Verdict::Late => {}
+                        refused => {
+                            self.not_stored(refused, *sample, entry, reference);
+                            continue;
                         }
-                        log.sample(reference.0, sample.timestamp, sample.value);
-                    }
-                    Verdict::Duplicate => self.outcome.duplicates += 1,
-                    Verdict::OutOfOrder => self.refuse(RejectReason::OutOfOrder, entry, Some(reference), 1),
-                    Verdict::Conflict(existing) => {
-                        let (timestamp, existing) = (sample.timestamp, f64::from_bits(existing));
-                        let reason =
-                            RejectReason::DuplicateTimestamp { timestamp, existing, new: sample.value };
-                        self.refuse(reason, entry, Some(reference), 1);
                     }
                 }
+                self.outcome.stored += 1;
+                self.times.min = self.times.min.min(t);
+                self.times.max = self.times.max.max(t);
+                if series.defined != log.epoch() {
+                    define(self.tenant, series, reference, log);
+                }
+                log.sample(reference.0, t, sample.value);
             }
         }
+    }
+
+    #[cold]
+    fn not_stored(&mut self, verdict: Verdict, sample: Sample, entry: usize, reference: Ref) {
+        let Sample { timestamp, value: new } = sample;
+        let reason = match verdict {
+            Verdict::Late => return,
+            Verdict::Duplicate => {
+                self.outcome.duplicates += 1;
+                return;
+            }
+            Verdict::OutOfOrder => RejectReason::OutOfOrder,
+            Verdict::TooOld => RejectReason::TooOld,
+            Verdict::Conflict(existing) => {
+                RejectReason::DuplicateTimestamp { timestamp, existing: f64::from_bits(existing), new }
+            }
+        };
+        self.refuse(reason, entry, Some(reference), 1);
     }
 
     fn refuse(&mut self, reason: RejectReason, entry: usize, reference: Option<Ref>, samples: u64) {
@@ -278,7 +314,8 @@ impl Append<'_> {
 /// Logs what the series is, for the segment its next sample will be in.
 #[cold]
 fn define(tenant: &Tenant, series: &mut Series, reference: Ref, log: &mut ShardLog) {
-    let index = tenant.index.read();
+    // The shard is locked: not behind somebody who waits to change the index, who may wait for a long question.
+    let index = tenant.index.read_recursive();
     let pairs = index.pairs_of(reference.0).expect("a series in a shard is in its tenant's index");
     log.define(reference.0, tenant.id.as_str(), pairs);
     series.defined = log.epoch();

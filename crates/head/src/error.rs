@@ -1,6 +1,42 @@
 //! What can go wrong in the head as a whole; what becomes of a single sample is a value of `storage`.
 
+use std::path::PathBuf;
+
 use chronolith_wal::CommitError;
+
+/// Why samples that were stored cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A chunk in memory contradicts itself.
+    #[error(transparent)]
+    Chunk(#[from] chronolith_chunk::Error),
+    /// A chunk in a chunk file cannot be read back.
+    #[error("cannot read the chunk at byte {offset} of {path}: {damage}")]
+    ChunkFile {
+        /// The file.
+        path: PathBuf,
+        /// Where the chunk's record begins.
+        offset: u64,
+        /// What is wrong.
+        damage: ChunkDamage,
+    },
+}
+
+/// What is wrong with a chunk in a chunk file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChunkDamage {
+    /// The file is not there, or is something else.
+    #[error("the file is missing or not a chunk file")]
+    Missing,
+    /// The file ends before it, or the device cannot read it.
+    #[error("it cannot be read")]
+    Unreadable,
+    /// The record does not match its checksum.
+    #[error("its checksum does not match")]
+    Checksum,
+}
 
 /// Why the head takes no samples at the moment.
 #[derive(Clone, Debug, thiserror::Error)]

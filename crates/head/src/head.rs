@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use chronolith_env::Env;
-use chronolith_model::{TimeRange, Timestamp};
+use chronolith_model::{TenantId, TimeRange, Timestamp};
 use chronolith_storage::KeyHasher;
 use chronolith_wal::{CommitWaiter, LogSource, ShardLog, Turn};
 use hashbrown::HashTable;
@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     alias::Aliases,
+    cut::Cuts,
     error::Error,
     options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS},
     shard::Shard,
@@ -24,7 +25,7 @@ use crate::{
 
 /// Active series in memory. All methods may be called from any number of threads.
 ///
-/// Lock order: `sweeping`, `truncating`, `removed`, then identity table, then shard, then a tenant's index; alias tables are locked alone. Nobody waits for a
+/// Lock order: `sweeping`, `cuts`, `truncating`, `removed`, then identity table, then shard, then a tenant's index; alias tables are locked alone. Nobody waits for a
 /// shard while holding an index.
 #[derive(Debug)]
 pub struct Head {
@@ -52,6 +53,12 @@ pub struct Head {
     closed: AtomicBool,
     /// Removed series that aliases may still name. Appends hold it while they work, so that none goes meanwhile.
     pub(crate) removed: RwLock<RoaringBitmap>,
+    /// Taken by whoever begins or finishes a cut.
+    pub(crate) cuts: Mutex<Cuts>,
+    /// The boundary of the last cut, for those who only want to know; appends go by what their shard says.
+    pub(crate) cut: AtomicI64,
+    /// The boundary of the last cut that was finished.
+    pub(crate) cut_finished: AtomicI64,
     /// Taken by whoever drops old samples.
     pub(crate) truncating: Mutex<()>,
     /// Taken by whoever removes series.
@@ -101,6 +108,9 @@ impl Head {
             log: OnceLock::new(),
             closed: AtomicBool::new(false),
             removed: RwLock::default(),
+            cuts: Mutex::default(),
+            cut: AtomicI64::new(Timestamp::MIN),
+            cut_finished: AtomicI64::new(Timestamp::MIN),
             truncating: Mutex::new(()),
             sweeping: Mutex::new(()),
         }
@@ -111,6 +121,10 @@ impl Head {
     /// # Panics
     /// When there is one already.
     pub fn attach_log(&self, log: CommitWaiter) {
+        for shard in &self.shards {
+            // All of it was replayed.
+            shard.lock().log.found(log.found_sequence());
+        }
         assert!(self.log.set(log).is_ok(), "a head has one log");
     }
 
@@ -196,6 +210,12 @@ impl Head {
     /// The newest timestamp of all samples.
     pub(crate) fn newest(&self) -> Timestamp {
         self.newest.load(Ordering::Acquire)
+    }
+
+    /// The tenants that have, or had, series here.
+    #[must_use]
+    pub fn tenant_ids(&self) -> Vec<TenantId> {
+        self.tenants.all().iter().map(|tenant| tenant.id.clone()).collect()
     }
 
     /// Live series.

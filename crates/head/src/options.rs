@@ -22,6 +22,10 @@ pub struct HeadOptions {
     pub series_max: usize,
     /// How far a sample may be ahead of the clock, in milliseconds.
     pub future_ms_max: i64,
+    /// How much older than the newest sample of its series a sample may be, in milliseconds; 0 takes samples in order only.
+    pub ooo_window_ms: i64,
+    /// Whether the oldest samples are dropped when memory is short. If not, appends are refused until a cut has freed some.
+    pub drops_when_short: bool,
 }
 
 impl Default for HeadOptions {
@@ -31,6 +35,8 @@ impl Default for HeadOptions {
             memory_bytes_max: 1 << 30,
             series_max: 5_000_000,
             future_ms_max: 10 * 60 * 1000,
+            ooo_window_ms: 3600 * 1000,
+            drops_when_short: true,
         }
     }
 }

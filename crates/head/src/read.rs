@@ -3,26 +3,37 @@
 use std::sync::Arc;
 
 use chronolith_chunk::decode_range_into;
-use chronolith_index::{CompiledMatcher, Count, MemoryIndex, resolve};
+use chronolith_index::{CompiledMatcher, Count, resolve};
 use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, TimeRange, Timestamp};
-use chronolith_storage::{CardinalityEntry, Limited, StorageStats};
-use parking_lot::RwLockReadGuard;
+use chronolith_storage::{CardinalityEntry, Limited, Samples, StorageStats};
 use roaring::RoaringBitmap;
 
-use crate::{head::Head, options::SHARDS, series::ClosedChunk, shard::Ref, tenant::Tenant};
+use crate::{
+    closed::ClosedChunk,
+    cut::CutPoint,
+    error::ReadError,
+    head::Head,
+    late::{LateCopy, merge_floats},
+    options::SHARDS,
+    shard::{Ref, ShardState},
+    shared_index::SharedIndex,
+    tenant::Tenant,
+};
 
 /// Series whose memory is fetched ahead of their copies.
 const AHEAD: usize = 32;
 
 /// What one tenant saw when the view was opened: samples newer than the newest of then are not shown.
 ///
-/// A sample that arrives later with an older timestamp, of a series that lags behind, may show up; and what retention
-/// drops while the view lives is gone from it too.
+/// A sample that arrives later with an older timestamp, a late one or of a series that lags behind, may show up; and what
+/// retention drops while the view lives is gone from it too.
 #[derive(Debug)]
 pub struct HeadView {
     head: Arc<Head>,
     tenant: Option<Arc<Tenant>>,
     range: TimeRange,
+    /// What blocks have already.
+    head_from: CutPoint,
     /// Of all samples, when the view was opened.
     newest: Timestamp,
 }
@@ -39,10 +50,12 @@ pub struct Selection {
 /// Samples of some series, copied or shared so that nothing moves under the reader.
 #[derive(Debug, Default)]
 pub struct Fetched {
-    range: Option<TimeRange>,
+    /// Of samples in order, and of late ones.
+    ranges: Option<(TimeRange, TimeRange)>,
     entries: Vec<Entry>,
     chunks: Vec<ClosedChunk>,
     open: Vec<u8>,
+    late: Vec<LateCopy>,
 }
 
 /// Where a series' chunks are.
@@ -50,44 +63,55 @@ pub struct Fetched {
 struct Entry {
     chunks: (usize, usize),
     open: (usize, usize),
+    /// Place of the late samples, plus one; 0 for a series without any.
+    late: usize,
 }
 
 impl HeadView {
-    /// A view of `tenant`'s samples in `range`, as they are now.
+    /// A view of `tenant`'s samples in `range`, as they are now, without blocks.
     #[must_use]
     pub fn open(head: Arc<Head>, tenant: &TenantId, range: TimeRange) -> Self {
+        Self::open_from(head, tenant, range, CutPoint::NONE)
+    }
+
+    /// A view of `tenant`'s samples in `range`, as they are now, less those that blocks have according to `head_from`.
+    /// They are one version of the data together as long as no cut beyond `head_from` is finished.
+    #[must_use]
+    pub fn open_from(head: Arc<Head>, tenant: &TenantId, range: TimeRange, head_from: CutPoint) -> Self {
         let newest = head.newest();
         let range = TimeRange::new(range.min, range.max.min(newest));
         let tenant = head.tenants.get(tenant);
-        Self { head, tenant, range, newest }
+        Self { head, tenant, range, head_from, newest }
     }
 
-    fn index(&self) -> Option<RwLockReadGuard<'_, MemoryIndex>> {
-        self.tenant.as_ref().map(|tenant| tenant.index.read())
+    fn index(&self) -> Option<SharedIndex<'_>> {
+        self.tenant.as_ref().map(|tenant| SharedIndex(&tenant.index))
     }
 
     /// The series that meet all of `matchers`.
     #[must_use]
     pub fn select(&self, matchers: &[CompiledMatcher]) -> Selection {
         let Some(index) = self.index() else { return Selection::default() };
-        let Ok(ids) = resolve(&*index, matchers);
-        let series = index.sorted_by_labels(&ids);
-        let labels = series.iter().map(|id| index.labels(*id).unwrap_or_default()).collect();
+        let Ok(ids) = resolve(&index, matchers);
+        let (labels, series) = index.labelled(&ids, usize::MAX).into_iter().unzip();
         Selection { series, labels }
     }
 
     /// The newest sample of each of `series`, whatever the range of the view; `None` where one has arrived since it was
-    /// opened.
+    /// opened, and where blocks have it, or may have.
     #[must_use]
     pub fn last_samples(&self, series: &[u32]) -> Vec<Option<Sample>> {
-        let shown = TimeRange::new(self.head.floor(), self.newest);
+        let shown = self.in_order(TimeRange::new(self.head.floor(), self.newest));
         let mut last = vec![None; series.len()];
         for (shard, places) in self.head.shards.iter().zip(by_shard(series)) {
             let state = shard.lock();
             for at in places {
-                let sample =
-                    state.slab.get(Ref(series[at]).slot()).and_then(|(series, _)| series.last_sample());
-                last[at] = sample.filter(|sample| shown.contains(sample.timestamp));
+                let slot = Ref(series[at]).slot();
+                let sample = state.slab.get(slot).and_then(|(series, _)| series.last_sample());
+                last[at] = sample
+                    .filter(|sample| shown.contains(sample.timestamp))
+                    // Behind a cut, a late one may be newer.
+                    .filter(|sample| state.late.newest(slot) <= Some(sample.timestamp));
             }
         }
         last
@@ -98,8 +122,9 @@ impl HeadView {
     pub fn fetch(&self, series: &[u32], range: TimeRange) -> Fetched {
         let floor = self.head.floor();
         let range = TimeRange::new(range.min.max(self.range.min).max(floor), range.max.min(self.range.max));
+        let in_order = self.in_order(range);
         let mut fetched = Fetched {
-            range: Some(range),
+            ranges: Some((in_order, range)),
             entries: vec![Entry::default(); series.len()],
             ..Fetched::default()
         };
@@ -110,17 +135,25 @@ impl HeadView {
             if places.is_empty() {
                 continue;
             }
-            let state = shard.lock();
+            let mut state = shard.lock();
+            let ShardState { slab, late, accounts, .. } = &mut *state;
             for block in places.chunks(AHEAD) {
-                let touched = block.iter().filter_map(|at| state.slab.get(Ref(series[*at]).slot()));
+                let touched = block.iter().filter_map(|at| slab.get(Ref(series[*at]).slot()));
                 std::hint::black_box(touched.fold(0, |sum, (series, _)| sum ^ series.touch()));
                 for at in block {
-                    let Some((state, closed)) = state.slab.get(Ref(series[*at]).slot()) else { continue };
-                    let (chunks, open) = state.overlapping(closed, range.min, range.max);
-                    fetched.entries[*at] = Entry {
+                    let slot = Ref(series[*at]).slot();
+                    let Some((state, closed)) = slab.get(slot) else { continue };
+                    let (chunks, open) = state.overlapping(closed, in_order);
+                    let entry = &mut fetched.entries[*at];
+                    *entry = Entry {
                         chunks: (fetched.chunks.len(), fetched.chunks.len() + chunks.len()),
                         open: (fetched.open.len(), fetched.open.len() + open.len()),
+                        late: 0,
                     };
+                    if let Some(copy) = late.copy(slot, range, self.head_from, accounts) {
+                        fetched.late.push(copy);
+                        entry.late = fetched.late.len();
+                    }
                     fetched.chunks.extend_from_slice(chunks);
                     fetched.open.extend_from_slice(open);
                 }
@@ -129,14 +162,23 @@ impl HeadView {
         fetched
     }
 
+    /// What of `range` samples in order are shown of: what is behind the blocks.
+    fn in_order(&self, range: TimeRange) -> TimeRange {
+        let min = match self.head_from.boundary() {
+            Timestamp::MIN => range.min,
+            boundary => range.min.max(boundary.saturating_add(1)),
+        };
+        TimeRange::new(min, range.max)
+    }
+
     /// The union of the selections of `sets`; all series if there is none.
-    fn union(index: &MemoryIndex, sets: &[Vec<CompiledMatcher>]) -> RoaringBitmap {
+    fn union(index: SharedIndex<'_>, sets: &[Vec<CompiledMatcher>]) -> RoaringBitmap {
         if sets.is_empty() {
-            let Ok(all) = resolve(index, &[]);
+            let Ok(all) = resolve(&index, &[]);
             return all;
         }
         sets.iter().fold(RoaringBitmap::new(), |union, set| {
-            let Ok(ids) = resolve(index, set);
+            let Ok(ids) = resolve(&index, set);
             union | ids
         })
     }
@@ -159,7 +201,7 @@ impl HeadView {
         limit: usize,
     ) -> Limited<String> {
         let Some(index) = self.index().filter(|_| self.concerned(range)) else { return Limited::default() };
-        cut(index.names_among(&Self::union(&index, sets)).into_iter(), limit)
+        cut(index.names_among(&Self::union(index, sets)).into_iter(), limit)
     }
 
     /// The values of label `name` among the series that a set of matchers selects, sorted.
@@ -173,9 +215,9 @@ impl HeadView {
     ) -> Limited<String> {
         let Some(index) = self.index().filter(|_| self.concerned(range)) else { return Limited::default() };
         if sets.is_empty() {
-            return cut(index.values(name), limit);
+            return cut(index.values(name).into_iter(), limit);
         }
-        cut(index.values_among(name, &Self::union(&index, sets)).into_iter(), limit)
+        cut(index.values_among(name, &Self::union(index, sets)).into_iter(), limit)
     }
 
     /// The labels of the series that a set of matchers selects, sorted.
@@ -187,19 +229,20 @@ impl HeadView {
         limit: usize,
     ) -> Limited<Labels> {
         let Some(index) = self.index().filter(|_| self.concerned(range)) else { return Limited::default() };
-        let series = index.sorted_by_labels(&Self::union(&index, sets));
-        let wanted = if limit == 0 { series.len() } else { limit };
-        Limited {
-            items: series.iter().take(wanted).filter_map(|id| index.labels(*id)).collect(),
-            truncated: series.len() > wanted,
-        }
+        // One more than wanted tells whether there are more.
+        let wanted = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+        let series = index.labelled(&Self::union(index, sets), wanted);
+        cut(series.into_iter().map(|(labels, _)| labels), limit)
     }
 
     /// Counts over the tenant's series, each list at most `limit` long.
     #[must_use]
     pub fn stats(&self, limit: usize) -> StorageStats {
         let chunks = self.head.stats().chunks_closed;
-        let Some(index) = self.index() else { return StorageStats::default() };
+        // Held for the whole of it: seldom asked, and no more than a few passes over counters.
+        let Some(index) = self.tenant.as_ref().map(|tenant| tenant.index.read()) else {
+            return StorageStats::default();
+        };
         let name_of = |count: &Count<'_>| count.name.to_owned();
         StorageStats {
             series: index.len() as u64,
@@ -222,22 +265,23 @@ impl HeadView {
 }
 
 impl Fetched {
-    /// Appends the samples of the `at`-th fetched series to both columns.
+    /// Appends the samples of the `at`-th fetched series.
     ///
     /// # Errors
-    /// When a chunk in memory contradicts itself.
-    pub fn read(
-        &self,
-        at: usize,
-        timestamps: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-    ) -> chronolith_chunk::Result<()> {
-        let (Some(range), Some(entry)) = (self.range, self.entries.get(at)) else { return Ok(()) };
+    /// When something that was stored cannot be read.
+    pub fn read(&self, at: usize, into: &mut Samples) -> Result<(), ReadError> {
+        let (Some((in_order, range)), Some(entry)) = (self.ranges, self.entries.get(at)) else {
+            return Ok(());
+        };
+        let start = into.timestamps.len();
         for chunk in self.chunks.get(entry.chunks.0..entry.chunks.1).unwrap_or_default() {
-            chunk.read(range.min, range.max, timestamps, values)?;
+            chunk.read(in_order, into)?;
         }
         let open = self.open.get(entry.open.0..entry.open.1).unwrap_or_default();
-        decode_range_into(open, range.min, range.max, timestamps, values)?;
+        decode_range_into(open, in_order.min, in_order.max, &mut into.timestamps, &mut into.values)?;
+        if let Some(late) = entry.late.checked_sub(1).and_then(|at| self.late.get(at)) {
+            merge_floats(into, start, &late.floats(range)?);
+        }
         Ok(())
     }
 
@@ -247,6 +291,7 @@ impl Fetched {
         self.open.capacity()
             + self.chunks.capacity() * size_of::<ClosedChunk>()
             + self.entries.capacity() * size_of::<Entry>()
+            + self.late.iter().map(|late| late.bytes() + size_of::<LateCopy>()).sum::<usize>()
     }
 }
 
@@ -259,10 +304,10 @@ fn by_shard(series: &[u32]) -> Vec<Vec<usize>> {
     places
 }
 
-fn cut<'a>(mut texts: impl Iterator<Item = &'a str>, limit: usize) -> Limited<String> {
+fn cut<T>(mut all: impl Iterator<Item = T>, limit: usize) -> Limited<T> {
     let wanted = if limit == 0 { usize::MAX } else { limit };
-    let items = texts.by_ref().take(wanted).map(str::to_owned).collect();
-    Limited { items, truncated: texts.next().is_some() }
+    let items = all.by_ref().take(wanted).collect();
+    Limited { items, truncated: all.next().is_some() }
 }
 
 /// The `limit` largest counts, largest first, equal ones by name. Keeps no more than twice as many at a time.

@@ -11,10 +11,12 @@ use chronolith_wal::{LoggedSample, Replay, SeriesDef};
 use parking_lot::RwLock;
 
 use crate::{
+    error::Error,
     head::Head,
+    late::{LateRule, Verdict},
     options::SHARDS,
-    series::Verdict,
     shard::{Ref, ShardState},
+    snapshot::Loaded,
 };
 
 /// Series whose memory is fetched ahead of their samples.
@@ -26,10 +28,22 @@ pub struct HeadReplay<'a> {
     head: &'a Head,
     /// Numbers of series that were removed and came back under another number, to the number in use.
     renumbered: RwLock<HashMap<u32, u32>>,
+    /// By shard: what is known from a snapshot.
+    sequences: [u64; SHARDS],
+    covers: Vec<Cover>,
     stored: AtomicU64,
     skipped: AtomicU64,
     orphans: AtomicU64,
     invalid: AtomicU64,
+}
+
+/// What a block has: of a tenant, samples in a range that were logged up to a number.
+#[derive(Debug)]
+struct Cover {
+    /// Its number.
+    tenant: u32,
+    sequences: [u64; SHARDS],
+    range: TimeRange,
 }
 
 /// What became of a log's content.
@@ -52,11 +66,36 @@ impl<'a> HeadReplay<'a> {
         Self {
             head,
             renumbered: RwLock::default(),
+            sequences: [0; SHARDS],
+            covers: Vec::new(),
             stored: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             orphans: AtomicU64::new(0),
             invalid: AtomicU64::new(0),
         }
+    }
+
+    /// Passes over what the snapshot had.
+    #[must_use]
+    pub fn behind(mut self, loaded: &Loaded) -> Self {
+        self.sequences = loaded.sequences;
+        self.renumbered.get_mut().extend(&loaded.renumbered);
+        self
+    }
+
+    /// Passes over what a block has: samples of `tenant` in `range`, both ends included, that were logged up to
+    /// `sequences`, by shard (see [`crate::Cut::sequences`]). To be told of those blocks that are there.
+    ///
+    /// # Errors
+    /// When there are too many tenants.
+    pub fn cover(&mut self, tenant: &TenantId, sequences: &[u64], range: TimeRange) -> Result<(), Error> {
+        let tenant = self.head.tenants.get_or_create(tenant, || self.head.env.rng.next_u64())?.number;
+        let mut by_shard = [0; SHARDS];
+        for (of, sequence) in by_shard.iter_mut().zip(sequences) {
+            *of = *sequence;
+        }
+        self.covers.push(Cover { tenant, sequences: by_shard, range });
+        Ok(())
     }
 
     /// Ends the replay: series without a sample go again.
@@ -94,13 +133,16 @@ impl<'a> HeadReplay<'a> {
     }
 
     /// Applies samples of series of one shard.
-    fn apply(&self, shard: usize, samples: &[LoggedSample]) {
+    fn apply(&self, shard: usize, sequence: u64, samples: &[LoggedSample]) {
         let floor = self.head.floor();
         let mut times = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
         let (mut stored, mut skipped, mut orphans) = (0, 0, 0);
+        let covers: Vec<&Cover> =
+            self.covers.iter().filter(|cover| sequence <= cover.sequences[shard]).collect();
         let shard = &self.head.shards[shard];
         let mut state = shard.lock();
-        let ShardState { slab, accounts, .. } = &mut *state;
+        let ShardState { slab, late, accounts, .. } = &mut *state;
+        let cut = late.cut().boundary();
         for block in samples.chunks(AHEAD) {
             let series = block.iter().filter_map(|sample| slab.get(Ref(sample.series).slot()));
             black_box(series.fold(0, |sum, (series, _)| sum ^ series.touch()));
@@ -112,19 +154,25 @@ impl<'a> HeadReplay<'a> {
                     orphans += 1;
                     continue;
                 };
-                if sample.timestamp < floor {
+                let in_block =
+                    |cover: &&Cover| cover.tenant == series.tenant && cover.range.contains(sample.timestamp);
+                if sample.timestamp < floor || covers.iter().any(in_block) {
                     skipped += 1;
                     continue;
                 }
-                match series.offer(closed, sample.timestamp, sample.value.to_bits(), accounts) {
-                    Verdict::Stored => {
-                        stored += 1;
-                        times.min = times.min.min(sample.timestamp);
-                        times.max = times.max.max(sample.timestamp);
-                    }
-                    // A record may be in the log twice.
-                    Verdict::Duplicate | Verdict::Conflict(_) | Verdict::OutOfOrder => skipped += 1,
+                let (t, bits) = (sample.timestamp, sample.value.to_bits());
+                let in_order = series.offer(closed, t, bits, cut, accounts);
+                // A record may be in the log twice.
+                if !in_order
+                    && late.offer((slot, series, closed), (t, bits), LateRule::Logged, accounts)
+                        != Verdict::Late
+                {
+                    skipped += 1;
+                    continue;
                 }
+                stored += 1;
+                times.min = times.min.min(t);
+                times.max = times.max.max(t);
             }
         }
         shard.publish(&state);
@@ -152,11 +200,15 @@ impl Replay for HeadReplay<'_> {
         }
     }
 
-    fn samples(&self, shard: usize, samples: &[LoggedSample]) {
+    fn covered(&self, shard: usize) -> u64 {
+        self.sequences.get(shard).copied().unwrap_or(0)
+    }
+
+    fn samples(&self, shard: usize, sequence: u64, samples: &[LoggedSample]) {
         let renumbered = self.renumbered.read();
         if renumbered.is_empty() && samples.iter().all(|sample| Ref(sample.series).shard() == shard) {
             drop(renumbered);
-            self.apply(shard, samples);
+            self.apply(shard, sequence, samples);
         } else {
             let mut by_shard: Vec<Vec<LoggedSample>> = vec![Vec::new(); SHARDS];
             for sample in samples {
@@ -165,7 +217,7 @@ impl Replay for HeadReplay<'_> {
             }
             drop(renumbered);
             for (shard, samples) in by_shard.iter().enumerate().filter(|(_, samples)| !samples.is_empty()) {
-                self.apply(shard, samples);
+                self.apply(shard, sequence, samples);
             }
         }
         // The same budget as for appends: the oldest gives way.

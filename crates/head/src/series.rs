@@ -1,21 +1,14 @@
 //! The state of one series: its open chunk and its closed chunks.
 
-use std::{mem::size_of, sync::Arc};
+use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter};
+use chronolith_model::{Sample, TimeRange, Timestamp};
 
-use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter, decode_range_into};
-use chronolith_model::{Sample, Timestamp};
+use crate::closed::{ChunkKind, ClosedChunk, float_at, overlapping, window_end};
 
 /// A chunk is closed at so many samples.
 pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
 /// A chunk is closed before it may grow beyond so many bytes.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1024;
-/// A chunk never crosses a multiple of this, in milliseconds.
-pub(crate) const CHUNK_RANGE_MS: i64 = 2 * 3600 * 1000;
-
-/// What an allocation costs beyond its bytes, about.
-const ALLOCATION_BYTES: usize = 8;
-/// The counters of an `Arc`.
-const ARC_BYTES: usize = 16;
 
 /// The part of a series that each append touches: one cache line.
 #[derive(Debug)]
@@ -30,53 +23,6 @@ pub(crate) struct Series {
 }
 
 const _: () = assert!(size_of::<Series>() == 64);
-
-/// A finished chunk. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct ClosedChunk {
-    min: Timestamp,
-    /// Last timestamp less the first: below [`CHUNK_RANGE_MS`].
-    span: u32,
-    count: u32,
-    bytes: Arc<[u8]>,
-}
-
-impl ClosedChunk {
-    pub(crate) fn max(&self) -> Timestamp {
-        self.min + i64::from(self.span)
-    }
-
-    /// Appends its samples inside `[min, max]`.
-    pub(crate) fn read(
-        &self,
-        min: Timestamp,
-        max: Timestamp,
-        timestamps: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-    ) -> chronolith_chunk::Result<usize> {
-        decode_range_into(&self.bytes, min, max, timestamps, values)
-    }
-
-    /// Bytes of memory.
-    pub(crate) fn memory(&self) -> usize {
-        self.bytes.len() + ARC_BYTES + ALLOCATION_BYTES + size_of::<Self>()
-    }
-
-    fn overlaps(&self, min: Timestamp, max: Timestamp) -> bool {
-        self.min <= max && min <= self.max()
-    }
-}
-
-/// What became of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Stored,
-    /// The same sample is there.
-    Duplicate,
-    /// The newest sample has that timestamp and a value of these bits.
-    Conflict(u64),
-    OutOfOrder,
-}
 
 impl Series {
     pub(crate) const VACANT: u32 = u32::MAX;
@@ -106,23 +52,27 @@ impl Series {
         self.open.first().copied().unwrap_or(0) ^ self.open.last().copied().unwrap_or(0)
     }
 
-    /// Takes a sample, if the order of the series allows. `accounts` are those of the shard.
+    /// Takes a sample if it is newer than the newest and than `cut`, else says no. `accounts` are those of the shard.
     #[inline]
     pub(crate) fn offer(
         &mut self,
         closed: &mut Vec<ClosedChunk>,
         t: Timestamp,
         bits: u64,
+        cut: Timestamp,
         accounts: &mut Accounts,
-    ) -> Verdict {
+    ) -> bool {
+        if t <= cut {
+            return false;
+        }
         let count = self.appender.count();
         if count > 0 {
             let last = self.appender.last_timestamp();
             if t <= last {
-                return self.compare(closed, t, bits);
+                return false;
             }
             if count >= CHUNK_SAMPLES_MAX
-                || t.div_euclid(CHUNK_RANGE_MS) != last.div_euclid(CHUNK_RANGE_MS)
+                || t > window_end(last)
                 || self.open.len() > CHUNK_BYTES_MAX - SAMPLE_BYTES_MAX
             {
                 self.close(closed, accounts);
@@ -134,26 +84,20 @@ impl Series {
             .expect("closed long before a chunk is full");
         accounts.grow(self.open.capacity() - before);
         accounts.samples += 1;
-        Verdict::Stored
+        true
     }
 
-    /// What becomes of a sample that is not newer than the newest.
+    /// The bits of the value at `t`, which is not after the newest sample.
     #[cold]
-    fn compare(&self, closed: &[ClosedChunk], t: Timestamp, bits: u64) -> Verdict {
-        if t == self.appender.last_timestamp() {
-            let existing = self.appender.last_value_bits();
-            return if existing == bits { Verdict::Duplicate } else { Verdict::Conflict(existing) };
+    pub(crate) fn known(&self, closed: &[ClosedChunk], t: Timestamp) -> Option<u64> {
+        let last = self.last()?;
+        if t == last {
+            return Some(self.appender.last_value_bits());
         }
-        let after = closed.partition_point(|chunk| chunk.max() < t);
-        let bytes = match closed.get(after) {
-            Some(chunk) => &chunk.bytes,
-            None => &*self.open,
-        };
         // At most one chunk is read, and it is short.
-        let known = XorIter::new(bytes).map_while(Result::ok).find(|(at, _)| *at >= t);
-        match known {
-            Some((at, value)) if at == t && value.to_bits() == bits => Verdict::Duplicate,
-            _ => Verdict::OutOfOrder,
+        match closed.get(closed.partition_point(|chunk| chunk.max() < t)) {
+            Some(chunk) => chunk.float_at(t),
+            None => float_at(&self.open, t),
         }
     }
 
@@ -161,12 +105,7 @@ impl Series {
         let first = XorIter::new(&self.open).next();
         let max = self.appender.last_timestamp();
         let min = first.and_then(Result::ok).map_or(max, |(t, _)| t);
-        let chunk = ClosedChunk {
-            min,
-            span: u32::try_from(max - min).expect("a chunk is inside one chunk range"),
-            count: u32::try_from(self.appender.count()).expect("a chunk has few samples"),
-            bytes: Arc::from(&*self.open),
-        };
+        let chunk = ClosedChunk::new(ChunkKind::Float, min, max, self.appender.count(), &self.open);
         if closed.len() == closed.capacity() {
             closed.reserve_exact(if closed.len() < 4 { 1 } else { closed.len() / 4 });
         }
@@ -178,28 +117,30 @@ impl Series {
         self.appender = XorAppender::new();
     }
 
-    /// Forgets chunks that lie wholly before `floor`; the open one too.
+    /// Forgets chunks that lie wholly before `floor`, the open one too; says how many samples that were.
     pub(crate) fn truncate(
         &mut self,
         closed: &mut Vec<ClosedChunk>,
         floor: Timestamp,
         accounts: &mut Accounts,
-    ) {
+    ) -> u64 {
+        let mut dropped = 0;
         let gone = closed.partition_point(|chunk| chunk.max() < floor);
         for chunk in closed.drain(..gone) {
             accounts.shrink(chunk.memory());
             accounts.chunks -= 1;
-            accounts.dropped += u64::from(chunk.count);
+            dropped += chunk.count() as u64;
         }
         if gone > 0 {
             closed.shrink_to(closed.len() + 1);
         }
         if self.last().is_some_and(|last| last < floor) {
-            accounts.dropped += self.appender.count() as u64;
+            dropped += self.appender.count() as u64;
             accounts.shrink(self.open.capacity());
             self.open = Vec::new();
             self.appender = XorAppender::new();
         }
+        dropped
     }
 
     /// Gives back the room at the end of the open chunk of a series that has gone quiet.
@@ -221,28 +162,56 @@ impl Series {
         *self = Self::vacant();
     }
 
-    /// The closed chunks that have something in `[min, max]`, and the bytes of the open chunk if it may.
+    /// The closed chunks that have something in `range`, and the bytes of the open chunk if it may.
     pub(crate) fn overlapping<'a>(
         &'a self,
         closed: &'a [ClosedChunk],
-        min: Timestamp,
-        max: Timestamp,
+        range: TimeRange,
     ) -> (&'a [ClosedChunk], &'a [u8]) {
-        let from = closed.partition_point(|chunk| chunk.max() < min);
-        let to = closed.partition_point(|chunk| chunk.min <= max);
-        let chunks = closed.get(from..to).unwrap_or_default();
-        debug_assert!(chunks.iter().all(|chunk| chunk.overlaps(min, max)));
+        if range.min > range.max {
+            return (&[], &[]);
+        }
         let open_after = closed.last().map_or(Timestamp::MIN, ClosedChunk::max);
-        let wanted =
-            self.last().is_some_and(|last| last >= min) && (open_after < max || open_after == Timestamp::MIN);
-        (chunks, if wanted { &self.open } else { &[] })
+        let wanted = self.last().is_some_and(|last| last >= range.min)
+            && (open_after < range.max || open_after == Timestamp::MIN);
+        (overlapping(closed, range), if wanted { &self.open } else { &[] })
+    }
+
+    /// The open chunk.
+    pub(crate) fn open_bytes(&self) -> &[u8] {
+        &self.open
+    }
+
+    /// Gives a series without samples what it had before: closed chunks, and the samples of the open one.
+    pub(crate) fn restore(
+        &mut self,
+        closed: &mut Vec<ClosedChunk>,
+        chunks: Vec<ClosedChunk>,
+        (appender, open): (XorAppender, Vec<u8>),
+        accounts: &mut Accounts,
+    ) {
+        for chunk in &chunks {
+            accounts.grow(chunk.memory());
+            accounts.chunks += 1;
+            accounts.samples += chunk.count() as u64;
+        }
+        *closed = chunks;
+        accounts.grow(open.capacity());
+        accounts.samples += appender.count() as u64;
+        (self.appender, self.open) = (appender, open);
+    }
+
+    /// The first and the last timestamp of the open chunk.
+    pub(crate) fn open_range(&self) -> Option<TimeRange> {
+        let first = XorIter::new(&self.open).next()?.ok()?.0;
+        Some(TimeRange::new(first, self.appender.last_timestamp()))
     }
 
     /// Timestamp of the oldest sample.
     #[cfg(test)]
     pub(crate) fn first(&self, closed: &[ClosedChunk]) -> Option<Timestamp> {
         match closed.first() {
-            Some(chunk) => Some(chunk.min),
+            Some(chunk) => Some(chunk.min()),
             None => XorIter::new(&self.open).next()?.ok().map(|(t, _)| t),
         }
     }
@@ -251,23 +220,43 @@ impl Series {
 /// What a shard holds, counted as it changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accounts {
-    /// Bytes of chunks, open and closed.
+    /// Bytes of chunks, open and closed, and of late samples.
     pub(crate) bytes: usize,
-    /// Closed chunks.
+    /// Closed chunks of samples in order.
     pub(crate) chunks: usize,
-    /// Samples ever stored.
+    /// Samples ever stored, late ones included.
     pub(crate) samples: u64,
-    /// Samples dropped with their chunks.
+    /// Samples dropped with their chunks by retention or for want of memory.
     pub(crate) dropped: u64,
+    /// Samples that went when a cut was finished.
+    pub(crate) cut: u64,
+    /// Late samples ever stored.
+    pub(crate) late: u64,
+    /// Bytes of late samples, part of `bytes`.
+    pub(crate) late_bytes: usize,
+    /// Closed chunks of late samples.
+    pub(crate) late_chunks: usize,
 }
 
 impl Accounts {
+    /// A chunk takes so many bytes `now`, instead of those `before`.
+    pub(crate) fn spilled(&mut self, before: usize, now: usize) {
+        self.bytes = self.bytes + now - before;
+    }
+
     fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
     fn shrink(&mut self, bytes: usize) {
         self.bytes -= bytes;
+    }
+
+    /// Late samples take so many bytes and chunks `now`, instead of those `before`.
+    pub(crate) fn resize_late(&mut self, before: (usize, usize), now: (usize, usize)) {
+        self.bytes = self.bytes + now.0 - before.0;
+        self.late_bytes = self.late_bytes + now.0 - before.0;
+        self.late_chunks = self.late_chunks + now.1 - before.1;
     }
 }
 

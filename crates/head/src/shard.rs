@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chronolith_wal::ShardLog;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{options::SHARDS, series::Accounts, slab::Slab};
+use crate::{late::LateStore, options::SHARDS, series::Accounts, slab::Slab};
 
 /// A series' number: its slot above, its shard in the lowest bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,8 +44,16 @@ pub(crate) struct Shard {
 #[derive(Debug, Default)]
 pub(crate) struct ShardState {
     pub(crate) slab: Slab,
+    pub(crate) late: LateStore,
     pub(crate) accounts: Accounts,
     pub(crate) log: ShardLog,
+}
+
+impl ShardState {
+    /// Everything that the log has under numbers up to this was applied before; see [`ShardLog::sequence`].
+    pub(crate) fn log_sequence(&self) -> u64 {
+        self.log.sequence()
+    }
 }
 
 impl Shard {

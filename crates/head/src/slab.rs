@@ -1,8 +1,11 @@
 //! Series by slot, in pages that are given back when all their series are gone.
 
-use std::mem::size_of;
+use std::{mem::size_of, ops::Range};
 
-use crate::series::{Accounts, ClosedChunk, Series};
+use crate::{
+    closed::ClosedChunk,
+    series::{Accounts, Series},
+};
 
 /// Slots of a page.
 const PAGE: usize = 256;
@@ -103,6 +106,11 @@ impl Slab {
     /// How many pages there are or were.
     pub(crate) fn pages(&self) -> usize {
         self.pages.len()
+    }
+
+    /// The slots of page `number`.
+    pub(crate) fn slots_of(number: usize) -> Range<u32> {
+        slot_of(number, 0)..slot_of(number + 1, 0)
     }
 
     /// Calls `visit` with each series of page `number`.

@@ -2,20 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chronolith_model::Timestamp;
 use chronolith_storage::RejectReason;
 
 use crate::head::Head;
-
-/// Reasons of refusals, by [`RejectReason::label`], in the order of [`HeadStats::rejected`].
-pub const REJECT_LABELS: [&str; 7] = [
-    "out_of_order",
-    "out_of_bounds",
-    "too_far_in_future",
-    "duplicate_timestamp",
-    "invalid_labels",
-    "series_limit",
-    "histograms_unsupported",
-];
 
 /// Counters since the start.
 #[derive(Debug, Default)]
@@ -24,7 +14,8 @@ pub(crate) struct Counters {
     pub(crate) series_removed: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) memory_truncations: AtomicU64,
-    rejected: [AtomicU64; REJECT_LABELS.len()],
+    /// By [`RejectReason::kind`].
+    rejected: [AtomicU64; RejectReason::LABELS.len()],
 }
 
 impl Counters {
@@ -42,10 +33,7 @@ impl Counters {
     }
 
     pub(crate) fn rejected(&self, reason: &RejectReason, samples: u64) {
-        let label = reason.label();
-        if let Some(at) = REJECT_LABELS.iter().position(|known| *known == label) {
-            Self::add(&self.rejected[at], samples);
-        }
+        Self::add(&self.rejected[reason.kind()], samples);
     }
 }
 
@@ -59,9 +47,9 @@ pub struct HeadStats {
     pub series_created: u64,
     /// Series removed.
     pub series_removed: u64,
-    /// Closed chunks in memory.
+    /// Closed chunks of samples in order in memory.
     pub chunks_closed: u64,
-    /// Bytes of chunks, open and closed.
+    /// Bytes of chunks, open and closed, and of late samples.
     pub chunk_bytes: u64,
     /// Bytes of series states.
     pub state_bytes: u64,
@@ -73,11 +61,21 @@ pub struct HeadStats {
     pub aliases: u64,
     /// Samples stored, by replay too.
     pub samples: u64,
+    /// Late samples stored, by replay too; part of `samples`.
+    pub samples_late: u64,
+    /// Series that have late samples in memory.
+    pub late_series: u64,
+    /// Closed chunks of late samples in memory.
+    pub late_chunks: u64,
+    /// Bytes of late samples, part of `chunk_bytes`.
+    pub late_bytes: u64,
     /// Samples that were there already.
     pub duplicates: u64,
+    /// Samples that went from memory when the blocks they are in were finished.
+    pub samples_cut: u64,
     /// Samples dropped by retention or the memory limit.
     pub samples_dropped: u64,
-    /// Samples refused, by reason: label as in [`REJECT_LABELS`].
+    /// Samples refused, by reason: label as in [`RejectReason::LABELS`].
     pub rejected: Vec<(&'static str, u64)>,
     /// How often the memory limit dropped old samples.
     pub memory_truncations: u64,
@@ -85,6 +83,8 @@ pub struct HeadStats {
     pub times: Option<(i64, i64)>,
     /// Samples older than this are refused and not shown, milliseconds.
     pub floor: i64,
+    /// Samples at or before this are late, milliseconds; `None` before the first cut.
+    pub cut: Option<i64>,
 }
 
 impl Head {
@@ -98,12 +98,17 @@ impl Head {
             series_removed: get(&counters.series_removed),
             duplicates: get(&counters.duplicates),
             memory_truncations: get(&counters.memory_truncations),
-            rejected: REJECT_LABELS.iter().zip(&counters.rejected).map(|(l, n)| (*l, get(n))).collect(),
+            rejected: RejectReason::LABELS
+                .iter()
+                .zip(&counters.rejected)
+                .map(|(l, n)| (*l, get(n)))
+                .collect(),
             index_bytes: self.tenants.index_bytes() as u64,
             table_bytes: self.table_bytes() as u64,
             aliases: self.aliases.len() as u64,
             times: self.times().map(|range| (range.min, range.max)),
             floor: self.floor(),
+            cut: Some(self.cut()).filter(|cut| *cut > Timestamp::MIN),
             ..HeadStats::default()
         };
         for shard in &self.shards {
@@ -114,30 +119,18 @@ impl Head {
             stats.state_bytes += state.slab.bytes() as u64;
             stats.samples += state.accounts.samples;
             stats.samples_dropped += state.accounts.dropped;
+            stats.samples_cut += state.accounts.cut;
+            stats.samples_late += state.accounts.late;
+            stats.late_series += state.late.len() as u64;
+            stats.late_chunks += state.accounts.late_chunks as u64;
+            stats.late_bytes += state.accounts.late_bytes as u64;
+        }
+        let finished = self.cut_finished();
+        if stats.late_series == 0 && finished > Timestamp::MIN {
+            // What is left is in order, and newer.
+            stats.times =
+                stats.times.map(|(min, max)| (min.max(finished + 1), max)).filter(|(min, max)| min <= max);
         }
         stats
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_has_a_counter() {
-        let counters = Counters::default();
-        let reasons = [
-            RejectReason::OutOfOrder,
-            RejectReason::OutOfBounds,
-            RejectReason::TooFarInFuture,
-            RejectReason::DuplicateTimestamp { timestamp: 0, existing: 0.0, new: 1.0 },
-            RejectReason::InvalidLabels(String::new()),
-            RejectReason::SeriesLimit { limit: 1 },
-            RejectReason::HistogramsUnsupported,
-        ];
-        for reason in &reasons {
-            counters.rejected(reason, 2);
-        }
-        assert!(counters.rejected.iter().all(|count| count.load(Ordering::Relaxed) == 2));
     }
 }

@@ -7,8 +7,8 @@ use chronolith_model::Timestamp;
 use crate::{
     head::{Head, Identity},
     options::SHARDS,
-    series::{Accounts, ClosedChunk},
-    shard::Ref,
+    shard::{Ref, ShardState},
+    slab::Slab,
     stats::Counters,
 };
 
@@ -45,18 +45,29 @@ pub struct Truncation {
     pub series_removed: usize,
 }
 
+/// What goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    /// Everything before this.
+    pub(crate) floor: Timestamp,
+    /// Everything in order at or before this, and late samples that the cut has frozen.
+    pub(crate) cut: Option<Timestamp>,
+    /// Series without a sample since then give back the room in their open chunk.
+    pub(crate) quiet: Option<Timestamp>,
+}
+
 impl Head {
     /// Drops chunks older than retention, then more if the memory limit is near, then series that have nothing left.
     pub fn truncate(&self) -> Truncation {
         let _one_at_a_time = self.sweeping.lock();
         let now = self.follow_clock();
         self.raise_floor(now.saturating_sub(self.options.retention_ms));
-        let mut series_removed = self.sweep(now);
+        let mut series_removed = self.sweep_old(now);
         // Time has passed: more may be old enough to go.
         self.futile_below.store(0, Ordering::Release);
         let by_memory = self.enforce_memory();
         if by_memory {
-            series_removed += self.sweep(now);
+            series_removed += self.sweep_old(now);
         }
         Truncation { floor: self.floor(), by_memory, series_removed }
     }
@@ -77,7 +88,7 @@ impl Head {
 
     /// Drops the oldest closed chunks if memory is short; says whether it did.
     pub(crate) fn enforce_memory(&self) -> bool {
-        if !self.memory_short() {
+        if !self.options.drops_when_short || !self.memory_short() {
             return false;
         }
         let _one_at_a_time = self.truncating.lock();
@@ -106,7 +117,7 @@ impl Head {
         self.raise_memory_floor(floor);
         Counters::add(&self.counters.memory_truncations, 1);
         for number in 0..self.shards.len() {
-            self.drop_chunks(number, floor, None);
+            self.drop_chunks(number, &Sweep { floor, cut: None, quiet: None });
         }
         true
     }
@@ -114,16 +125,17 @@ impl Head {
     /// The lowest floor under which closed chunks of `excess` bytes lie; as many as there are if they are too few.
     fn floor_that_frees(&self, excess: usize) -> Option<Timestamp> {
         let mut by_age: BTreeMap<i64, usize> = BTreeMap::new();
-        let step = |chunk: &ClosedChunk| chunk.max().div_euclid(FLOOR_STEP_MS) + 1;
+        let step = |max: Timestamp| max.div_euclid(FLOOR_STEP_MS) + 1;
         for shard in &self.shards {
             let pages = shard.lock().slab.pages();
             for page in 0..pages {
                 shard.lock().slab.for_each(page, |_, _, closed| {
                     for chunk in closed {
-                        *by_age.entry(step(chunk)).or_default() += chunk.memory();
+                        *by_age.entry(step(chunk.max())).or_default() += chunk.memory();
                     }
                 });
             }
+            shard.lock().late.for_each_piece(|max, bytes| *by_age.entry(step(max)).or_default() += bytes);
         }
         let mut freed = 0;
         let mut last = None;
@@ -138,41 +150,50 @@ impl Head {
     }
 
     /// Drops all chunks below the floor and the series that are left without one.
-    fn sweep(&self, now: Timestamp) -> usize {
-        let floor = self.floor();
-        let mut empty = Vec::new();
-        for number in 0..self.shards.len() {
-            empty.extend(self.drop_chunks(number, floor, Some(now.saturating_sub(QUIET_MS))));
-        }
+    fn sweep_old(&self, now: Timestamp) -> usize {
+        self.sweep(&Sweep { floor: self.floor(), cut: None, quiet: Some(now.saturating_sub(QUIET_MS)) })
+    }
+
+    /// Drops what `sweep` says, and the series that are left without a sample; says how many.
+    pub(crate) fn sweep(&self, sweep: &Sweep) -> usize {
+        let empty: Vec<Ref> =
+            (0..self.shards.len()).flat_map(|number| self.drop_chunks(number, sweep)).collect();
         self.remove_series(&empty)
     }
 
-    /// Drops the chunks of a shard below `floor`, page by page so that nobody waits long; returns the series that have
-    /// none left. Series without a sample since `quiet` give back the room in their open chunk.
-    fn drop_chunks(&self, number: usize, floor: Timestamp, quiet: Option<Timestamp>) -> Vec<Ref> {
+    /// Drops the chunks of a shard, page by page so that nobody waits long; returns the series that have no sample left.
+    fn drop_chunks(&self, number: usize, sweep: &Sweep) -> Vec<Ref> {
         let mut empty = Vec::new();
         let shard = &self.shards[number];
         let pages = shard.lock().slab.pages();
         for page in 0..pages {
             let mut state = shard.lock();
-            let state = &mut *state;
-            let accounts: &mut Accounts = &mut state.accounts;
-            state.slab.for_each_mut(page, |slot, series, closed| {
-                series.truncate(closed, floor, accounts);
-                match (series.last(), quiet) {
+            let ShardState { slab, late, accounts, .. } = &mut *state;
+            let slots = Slab::slots_of(page);
+            if sweep.cut.is_some() {
+                accounts.cut += late.drop_frozen(slots.clone(), accounts);
+            }
+            accounts.dropped += late.truncate(slots, sweep.floor, accounts);
+            slab.for_each_mut(page, |slot, series, closed| {
+                accounts.dropped += series.truncate(closed, sweep.floor, accounts);
+                if let Some(cut) = sweep.cut {
+                    accounts.cut += series.truncate(closed, cut.saturating_add(1), accounts);
+                }
+                match (series.last(), sweep.quiet) {
+                    (None, _) if late.contains(slot) => {}
                     (None, _) => empty.push(Ref::new(number, slot)),
                     (Some(last), Some(quiet)) if last < quiet => series.shrink(accounts),
                     _ => {}
                 }
             });
-            shard.publish(state);
+            shard.publish(&state);
         }
         empty
     }
 
     /// Removes all series that have no sample.
     pub(crate) fn remove_empty_series(&self) {
-        self.sweep(self.env.clock.now_ms());
+        self.sweep_old(self.env.clock.now_ms());
     }
 
     /// Removes those of `candidates` that still have no sample.
@@ -213,11 +234,11 @@ impl Head {
         // Whoever creates a series of these labels waits here, and whoever has found it before finds it gone below.
         let mut identities = self.identities[hash as usize % SHARDS].lock();
         let mut state = shard.lock();
-        let state = &mut *state;
-        if !state.slab.vacate_if_empty(reference.slot(), &mut state.accounts) {
+        let ShardState { slab, late, accounts, .. } = &mut *state;
+        if late.contains(reference.slot()) || !slab.vacate_if_empty(reference.slot(), accounts) {
             return false;
         }
-        shard.publish(state);
+        shard.publish(&state);
         tenant.change_index(|index| index.remove(reference.0));
         if let Ok(entry) =
             identities.0.find_entry(Identity::spread(half), |known| known.reference == reference.0)

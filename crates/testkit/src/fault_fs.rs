@@ -21,7 +21,7 @@ pub enum CrashMode {
     /// The writes of each file reach the disk in order, up to a random byte.
     Tear,
     /// Of each file a random subset of the writes reaches the disk, whole or torn, with zeros in the gaps; each unsynced
-    /// name survives or not.
+    /// name, and each unsynced removal, survives or not.
     Subset,
     /// Nothing is lost yet: the process died, not the machine. What was not durable is no more durable than it was: a
     /// later crash in another mode may take it.
@@ -253,6 +253,18 @@ impl Disk {
                 for (path, inode) in &self.names {
                     if rng.next_u64() & 1 == 1 {
                         self.durable_names.insert(path.clone(), *inode);
+                    }
+                }
+                let mut removed: Vec<_> = self
+                    .durable_names
+                    .keys()
+                    .filter(|path| !self.names.contains_key(*path))
+                    .cloned()
+                    .collect();
+                removed.sort_unstable();
+                for path in removed {
+                    if rng.next_u64() & 1 == 1 {
+                        self.durable_names.remove(&path);
                     }
                 }
             }

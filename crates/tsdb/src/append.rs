@@ -1,20 +1,26 @@
 //! `storage::Appender`.
 
-use std::error::Error as _;
-
 use chronolith_head::Error;
 use chronolith_model::{MetricMetadata, TenantId};
-use chronolith_storage::{AppendedBatch, Appender, KeyHasher, StorageError, Ticket, WriteBatch};
+use chronolith_storage::{AppendedBatch, Appender, KeyHasher, StorageError, Stores, Ticket, WriteBatch};
 use chronolith_wal::{Batch, CommitError, CommitWaiter};
 
-use crate::db::Db;
+use crate::{db::Db, error::with_causes};
 
 impl Appender for Db {
     fn key_hasher(&self) -> KeyHasher {
         self.head.key_hasher()
     }
 
+    fn stores(&self) -> Stores {
+        Stores { late_samples: !self.options.ooo_window.is_zero(), ..Stores::default() }
+    }
+
     fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<AppendedBatch, StorageError> {
+        if self.store.disk_short() {
+            let reason = "the disk is nearly full; free some space, or lower storage.disk_reserve".to_owned();
+            return Err(StorageError::Unavailable { reason });
+        }
         let applied = self.head.append(tenant, batch).map_err(|error| {
             if matches!(error, Error::MemoryLimit { .. }) {
                 self.maintenance.waker().wake();
@@ -61,12 +67,5 @@ fn refused(error: &Error) -> StorageError {
 
 /// The reason goes to people: with its causes.
 fn unavailable(error: &CommitError) -> StorageError {
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        reason.push_str(": ");
-        reason.push_str(&error.to_string());
-        cause = error.source();
-    }
-    StorageError::Unavailable { reason }
+    StorageError::Unavailable { reason: with_causes(error) }
 }

@@ -1,4 +1,4 @@
-//! The data directory: `<data-dir>/{format,lock,wal/}`.
+//! The data directory: `<data-dir>/{format,lock,cut,wal/,head/,blocks/<tenant>/,snapshots/}`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,11 @@ use chronolith_env::{Env, FileLock, Fs, OpenMode};
 
 use crate::error::{Error, Result};
 
-/// Version of the data directory.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the data directory. Version 1 has a log only; it is opened as well, and becomes this one.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The versions that are opened and raised.
+const RAISED: [u32; 1] = [1];
 
 const FORMAT: &str = "format";
 const FORMAT_NEW: &str = "format.new";
@@ -50,13 +53,30 @@ impl DataDir {
     pub(crate) fn wal(&self) -> PathBuf {
         self.path.join("wal")
     }
+
+    pub(crate) fn head(&self) -> PathBuf {
+        self.path.join("head")
+    }
+
+    pub(crate) fn blocks(&self) -> PathBuf {
+        blocks(&self.path)
+    }
+}
+
+/// Where the blocks of a data directory are.
+pub(crate) fn blocks(path: &Path) -> PathBuf {
+    path.join("blocks")
+}
+
+fn line(version: u32) -> String {
+    format!("chronolith data directory, format {version}")
 }
 
 fn expected() -> String {
-    format!("chronolith data directory, format {FORMAT_VERSION}")
+    line(FORMAT_VERSION)
 }
 
-/// Whether `path` is a data directory of our version; false for an empty directory.
+/// Whether `path` is a data directory of our version; false for an empty directory, and for one to be raised.
 fn check(fs: &dyn Fs, path: &Path) -> Result<bool> {
     let dir = || path.to_path_buf();
     let refused = |source| Error::Directory { dir: dir(), source };
@@ -74,11 +94,14 @@ fn check(fs: &dyn Fs, path: &Path) -> Result<bool> {
     if got == expected() {
         return Ok(true);
     }
+    if RAISED.iter().any(|version| got == line(*version)) {
+        return Ok(false);
+    }
     Err(Error::ForeignVersion { dir: dir(), got, expected: expected() })
 }
 
 /// Written aside and renamed: the file is whole or absent.
-fn write_format(fs: &dyn Fs, path: &Path) -> chronolith_env::Result<()> {
+pub(crate) fn write_format(fs: &dyn Fs, path: &Path) -> chronolith_env::Result<()> {
     let new = path.join(FORMAT_NEW);
     let mut file = fs.open(&new, OpenMode::Truncate)?;
     file.write_all(format!("{}\n", expected()).as_bytes())?;

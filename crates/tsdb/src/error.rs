@@ -53,7 +53,31 @@ pub enum Error {
     /// What was pending could not be made durable. None of it was acknowledged.
     #[error("the last samples could not be written to the log; none of them was acknowledged")]
     LastCommit(#[from] chronolith_wal::CommitError),
+    /// A block cannot be opened, and not for damage: the device does not answer, or another program version wrote it.
+    #[error("cannot open a block")]
+    Block {
+        /// Which, and why.
+        source: chronolith_block::Error,
+    },
+    /// The snapshots of the head cannot be read or written.
+    #[error("cannot use the snapshots of the head")]
+    Snapshot(#[from] chronolith_head::SnapshotError),
+    /// The mark of the last cut cannot be read, and not for damage.
+    #[error("cannot read the mark of the last cut")]
+    Mark(#[from] crate::mark::MarkError),
     /// Background work cannot be started.
     #[error("cannot start background work")]
     Spawn(#[source] chronolith_env::Error),
+}
+
+/// An error with its causes, for people.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,26 +1,41 @@
-//! The database: head and log behind the storage contract, with retention, limits and one data directory.
+//! The database: head, log and blocks behind the storage contract, with retention, limits and one data directory.
 //!
-//! [`Db`] implements `storage::Appender` and `storage::Queryable`. There are no blocks yet: everything within retention
-//! is in memory, in the head, and in the write-ahead log, from which a start replays it. When the head's memory limit
-//! is reached the oldest samples go before retention says so, and when nothing old is left writes are refused until
-//! there is room. **Must not know:** HTTP, the object store.
+//! [`Db`] implements `storage::Appender`, `storage::Queryable` and `storage::Admin`. New samples are in the head, in
+//! memory and in the log; every two hours' worth, or earlier when memory is short, the head is cut into blocks, which are
+//! compacted, retained and deleted from. Readers see head and blocks as one version. **Must not know:** HTTP, the object
+//! store.
 //!
 //! Map: [`Db`] · [`DbOptions`] · [`OpenReport`] what a start found · [`DbStats`] · `dir` the data directory ·
-//! `append` · `query` · `maintenance` retention and memory · `metadata`.
+//! `append` · `query` head and blocks as one · `blocks` which there are, and versions of them · `cut` head to blocks ·
+//! `mark` what the last cut has settled · `compaction`, `retention`, `admin` deletions and copies, `deletion` those in the
+//! head · `maintenance` the job behind the head · `replay` · `metadata` · `store` what jobs share.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+mod admin;
 mod append;
+mod blocks;
+mod compaction;
+mod cut;
 mod db;
+mod deletion;
 mod dir;
 mod error;
 mod maintenance;
+mod mark;
 mod metadata;
 mod options;
 mod query;
+mod replay;
+mod retention;
 mod stats;
+mod store;
 
+pub use blocks::{BlockStats, BlocksReport};
 pub use db::{Db, OpenReport};
 pub use dir::FORMAT_VERSION;
 pub use error::{Error, Result};
-pub use metadata::{METADATA_METRICS_TOTAL_MAX, METADATA_TEXT_BYTES_MAX};
+pub use mark::MarkError;
+pub use metadata::{METADATA_BYTES_MAX, METADATA_TEXT_BYTES_MAX};
 pub use options::DbOptions;
 pub use stats::DbStats;
+pub use store::JobStats;

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use chronolith_model::{MetricMetadata, TenantId};
 use parking_lot::RwLock;
 
-/// Most metrics of all tenants together.
-pub const METADATA_METRICS_TOTAL_MAX: usize = 200_000;
+/// Most bytes of the metadata of all tenants together.
+pub const METADATA_BYTES_MAX: usize = 64 << 20;
 /// Longest name, unit or help text kept, in bytes; longer names are not kept at all, other texts are cut.
-pub const METADATA_TEXT_BYTES_MAX: usize = 16 << 10;
+pub const METADATA_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// What an entry takes beside its texts, about: two places in maps, four strings.
+const ENTRY_BYTES: usize = 256;
 
 /// What senders say of their metrics.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ struct State {
     tenants: HashMap<TenantId, Metrics>,
     /// Grows with each entry; the age of entries.
     clock: u64,
-    total: usize,
+    /// Of all tenants.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +36,32 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn drop_oldest(&mut self) -> bool {
-        let Some((_, name)) = self.by_age.pop_first() else { return false };
-        self.by_name.remove(&name).is_some()
+    /// Takes `entry` at the age `clock`. Returns the bytes that came and those that went.
+    fn insert(&mut self, clock: u64, entry: MetricMetadata) -> (usize, usize) {
+        let name = entry.metric.clone();
+        let grown = cost(&entry);
+        let gone = self.by_name.insert(name.clone(), (clock, entry)).map_or(0, |(age, old)| {
+            self.by_age.remove(&age);
+            cost(&old)
+        });
+        self.by_age.insert(clock, name);
+        (grown, gone)
     }
+
+    /// Forgets the oldest entry. Returns its bytes, 0 if there is none.
+    fn drop_oldest(&mut self) -> usize {
+        let oldest = self.by_age.pop_first().and_then(|(_, name)| self.by_name.remove(&name));
+        oldest.map_or(0, |(_, entry)| cost(&entry))
+    }
+
+    fn oldest(&self) -> u64 {
+        self.by_age.keys().next().copied().unwrap_or(u64::MAX)
+    }
+}
+
+/// The bytes an entry takes: its name stands three times.
+fn cost(entry: &MetricMetadata) -> usize {
+    3 * entry.metric.len() + entry.unit.len() + entry.help.len() + ENTRY_BYTES
 }
 
 impl MetadataStore {
@@ -48,7 +74,7 @@ impl MetadataStore {
             return;
         }
         let mut state = self.state.write();
-        let State { tenants, clock, total } = &mut *state;
+        let State { tenants, clock, bytes } = &mut *state;
         let metrics = tenants.entry(tenant.clone()).or_default();
         for mut entry in metadata {
             if entry.metric.is_empty() || entry.metric.len() > METADATA_TEXT_BYTES_MAX {
@@ -56,27 +82,18 @@ impl MetadataStore {
             }
             for text in [&mut entry.unit, &mut entry.help] {
                 text.truncate(text.floor_char_boundary(METADATA_TEXT_BYTES_MAX));
+                text.shrink_to_fit();
             }
             *clock += 1;
-            let name = entry.metric.clone();
-            match metrics.by_name.insert(name.clone(), (*clock, entry)) {
-                Some((age, _)) => {
-                    metrics.by_age.remove(&age);
-                }
-                None => *total += 1,
+            let (grown, mut gone) = metrics.insert(*clock, entry);
+            if metrics.by_name.len() > self.metrics_max {
+                gone += metrics.drop_oldest();
             }
-            metrics.by_age.insert(*clock, name);
-            if metrics.by_name.len() > self.metrics_max && metrics.drop_oldest() {
-                *total -= 1;
-            }
+            *bytes = *bytes + grown - gone;
         }
-        while *total > METADATA_METRICS_TOTAL_MAX {
-            let oldest =
-                tenants.values_mut().min_by_key(|m| m.by_age.keys().next().copied().unwrap_or(u64::MAX));
-            if !oldest.is_some_and(Metrics::drop_oldest) {
-                break;
-            }
-            *total -= 1;
+        while *bytes > METADATA_BYTES_MAX {
+            let Some(oldest) = tenants.values_mut().min_by_key(|metrics| metrics.oldest()) else { break };
+            *bytes -= oldest.drop_oldest();
         }
         tenants.retain(|_, metrics| !metrics.by_name.is_empty());
     }
@@ -93,8 +110,14 @@ impl MetadataStore {
         all
     }
 
+    /// Metrics known, of all tenants.
     pub(crate) fn len(&self) -> usize {
-        self.state.read().total
+        self.state.read().tenants.values().map(|metrics| metrics.by_name.len()).sum()
+    }
+
+    /// Bytes they take, at most [`METADATA_BYTES_MAX`].
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.read().bytes
     }
 }
 
@@ -123,11 +146,16 @@ mod tests {
     fn bounded_over_all_tenants() {
         let store = MetadataStore::new(usize::MAX);
         let tenant = |n: usize| TenantId::new(&format!("t{n}")).expect("valid");
-        let per_tenant = METADATA_METRICS_TOTAL_MAX / 4;
+        let help = "h".repeat(METADATA_TEXT_BYTES_MAX);
+        let per_tenant = METADATA_BYTES_MAX / METADATA_TEXT_BYTES_MAX / 4;
         for n in 0..6 {
-            store.append(&tenant(n), (0..per_tenant).map(|i| entry(&format!("m{i}"), "")).collect());
+            store.append(&tenant(n), (0..per_tenant).map(|i| entry(&format!("m{i}"), &help)).collect());
         }
-        assert_eq!(store.len(), METADATA_METRICS_TOTAL_MAX);
+        assert!(store.bytes() <= METADATA_BYTES_MAX && store.bytes() > METADATA_BYTES_MAX - 2 * help.len());
         assert!(store.get(&tenant(0), None).is_empty() && store.get(&tenant(5), None).len() == per_tenant);
+        // Whatever replaces or goes is given back.
+        store.append(&tenant(5), (0..per_tenant).map(|i| entry(&format!("m{i}"), "")).collect());
+        let held: usize = (0..6).flat_map(|n| store.get(&tenant(n), None)).map(|entry| cost(&entry)).sum();
+        assert_eq!(store.bytes(), held);
     }
 }

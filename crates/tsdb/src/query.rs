@@ -1,47 +1,110 @@
-//! `storage::Queryable`. Everything is in memory: no future ever waits.
+//! `storage::Queryable`: head and blocks as one.
+//!
+//! A view is one version: the blocks of that moment, and the head from where they end. Series are chosen in each block
+//! that its range meets and in the head, and merged by labels; samples come one source after another where sources do
+//! not overlap, as those of neighbouring blocks and the head mostly do, and else are merged by time.
 
-use std::{
-    fmt,
-    future::ready,
-    ops::Range,
-    sync::{Arc, OnceLock},
-};
+mod labels;
+mod merge;
+mod set;
+mod stats;
 
-use chronolith_head::{Fetched, HeadView, Selection};
-use chronolith_index::CompiledMatcher;
-use chronolith_model::{Labels, Matcher, MetricMetadata, Sample, TenantId, TimeRange};
+use std::sync::Arc;
+
+use chronolith_block::{Block, Error as BlockError};
+use chronolith_head::HeadView;
+use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
 use chronolith_storage::{
-    BoxFuture, LabelQuery, Limited, Querier, Queryable, Samples, SelectRequest, SeriesBatch, SeriesSet,
-    StorageError, StorageStats,
+    BoxFuture, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesSet, StorageError, StorageStats,
 };
 
-use crate::{db::Db, metadata::MetadataStore};
+use crate::{
+    blocks::{BlockSet, TenantBlocks, Version, range_of},
+    db::Db,
+    error::with_causes,
+    metadata::MetadataStore,
+};
+
+/// At most so many blocks that are set aside are named in the warnings of a view; a line counts the rest.
+const WARNINGS_MAX: usize = 10;
 
 impl Queryable for Db {
     fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
-        Ok(Arc::new(DbQuerier {
-            view: Arc::new(HeadView::open(Arc::clone(&self.head), tenant, range)),
-            metadata: Arc::clone(&self.metadata),
-            tenant: tenant.clone(),
-        }))
+        Ok(Arc::new(DbQuerier { view: self.view(tenant, range), metadata: Arc::clone(&self.metadata) }))
     }
 }
 
-/// One tenant's view.
+/// What one tenant saw at a moment.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    set: Arc<BlockSet>,
+    pub(crate) version: Arc<Version>,
+    pub(crate) head: Arc<HeadView>,
+    blocks: Arc<TenantBlocks>,
+    pub(crate) tenant: TenantId,
+    /// What may be shown: within what was asked for and retention.
+    range: TimeRange,
+}
+
+impl Db {
+    /// What `tenant` sees now in `range`.
+    pub(crate) fn view(&self, tenant: &TenantId, range: TimeRange) -> View {
+        // The version before the head: what leaves the head later does so after all views of this version.
+        let version = self.blocks.version();
+        let head = HeadView::open_from(Arc::clone(&self.head), tenant, range, version.head_from);
+        let blocks = version.tenants.get(tenant).cloned().unwrap_or_default();
+        let range = TimeRange::new(range.min.max(self.head.floor()), range.max);
+        let set = Arc::clone(&self.blocks);
+        View { set, version, head: Arc::new(head), blocks, tenant: tenant.clone(), range }
+    }
+}
+
+impl View {
+    /// What of `range` is shown.
+    fn shown(&self, range: TimeRange) -> TimeRange {
+        TimeRange::new(range.min.max(self.range.min), range.max.min(self.range.max))
+    }
+
+    /// The blocks that have to do with `range`.
+    fn blocks_in(&self, range: TimeRange) -> impl Iterator<Item = &Block> {
+        let range = self.shown(range);
+        let concerned = move |block: &&Block| range.min <= range.max && range_of(block).overlaps(&range);
+        self.blocks.blocks.iter().filter(concerned)
+    }
+
+    /// What to tell of an error of a block; one that is damaged is set aside.
+    fn failed(&self, block: &Block, error: &BlockError) -> StorageError {
+        if error.is_damage() {
+            self.set.quarantine(&self.tenant, block, error);
+            return StorageError::Corrupt { reason: with_causes(error) };
+        }
+        StorageError::Unavailable { reason: with_causes(error) }
+    }
+
+    /// What is set aside of what the view is about.
+    fn warnings(&self) -> Vec<String> {
+        let version = self.set.version();
+        // Those that were set aside while the view was in use, too.
+        let missing = version.tenants.get(&self.tenant).map(|of| of.missing.as_slice()).unwrap_or_default();
+        let needed =
+            missing.iter().filter(|missing| missing.range.is_none_or(|range| range.overlaps(&self.range)));
+        let mut warnings: Vec<String> = needed
+            .map(|missing| format!("damaged block {} is not part of the answer", missing.path.display()))
+            .collect();
+        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        if more > 0 {
+            warnings.truncate(WARNINGS_MAX);
+            warnings.push(format!("{more} more damaged blocks are not part of the answer"));
+        }
+        warnings
+    }
+}
+
+/// One tenant's view, to be asked.
 #[derive(Debug)]
 struct DbQuerier {
-    view: Arc<HeadView>,
+    view: View,
     metadata: Arc<MetadataStore>,
-    tenant: TenantId,
-}
-
-fn compile(matchers: &[Matcher]) -> Result<Vec<CompiledMatcher>, StorageError> {
-    CompiledMatcher::compile_all(matchers)
-        .map_err(|error| StorageError::Invalid { reason: error.to_string() })
-}
-
-fn compile_sets(sets: &[Vec<Matcher>]) -> Result<Vec<Vec<CompiledMatcher>>, StorageError> {
-    sets.iter().map(|matchers| compile(matchers)).collect()
 }
 
 impl Querier for DbQuerier {
@@ -49,21 +112,14 @@ impl Querier for DbQuerier {
         &'a self,
         request: &'a SelectRequest,
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
-        let selected = compile(&request.matchers).map(|matchers| {
-            let selection = self.view.select(&matchers);
-            let view = Arc::clone(&self.view);
-            let set = HeadSet { view, selection, range: request.range, last: OnceLock::new() };
-            Arc::new(set) as Arc<dyn SeriesSet>
-        });
-        Box::pin(ready(selected))
+        Box::pin(async move { set::select(&self.view, request) })
     }
 
     fn label_names<'a>(
         &'a self,
         query: &'a LabelQuery,
     ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
-        let sets = compile_sets(&query.matcher_sets);
-        Box::pin(ready(sets.map(|sets| self.view.label_names(&sets, query.range, query.limit))))
+        Box::pin(async move { self.view.label_names(query) })
     }
 
     fn label_values<'a>(
@@ -71,79 +127,38 @@ impl Querier for DbQuerier {
         name: &'a str,
         query: &'a LabelQuery,
     ) -> BoxFuture<'a, Result<Limited<String>, StorageError>> {
-        let sets = compile_sets(&query.matcher_sets);
-        Box::pin(ready(sets.map(|sets| self.view.label_values(name, &sets, query.range, query.limit))))
+        Box::pin(async move { self.view.label_values(name, query) })
     }
 
     fn series<'a>(&'a self, query: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
-        let sets = compile_sets(&query.matcher_sets);
-        Box::pin(ready(sets.map(|sets| self.view.series(&sets, query.range, query.limit))))
+        Box::pin(async move { self.view.series(query) })
     }
 
     fn metadata<'a>(
         &'a self,
         metric: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<MetricMetadata>, StorageError>> {
-        Box::pin(ready(Ok(self.metadata.get(&self.tenant, metric))))
-    }
-
-    fn stats(&self, limit: usize) -> StorageStats {
-        self.view.stats(limit)
-    }
-}
-
-/// Series of the head.
-#[derive(Debug)]
-struct HeadSet {
-    view: Arc<HeadView>,
-    selection: Selection,
-    range: TimeRange,
-    /// All newest samples, looked up when the first is asked for.
-    last: OnceLock<Vec<Option<Sample>>>,
-}
-
-impl SeriesSet for HeadSet {
-    fn len(&self) -> usize {
-        self.selection.labels.len()
-    }
-
-    fn labels(&self, index: usize) -> Labels {
-        self.selection.labels[index].clone()
-    }
-
-    fn last_sample(&self, index: usize) -> Option<Sample> {
-        self.last.get_or_init(|| self.view.last_samples(&self.selection.series))[index]
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        indices: Range<usize>,
-    ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>> {
-        let series = self.selection.series.get(indices.clone()).unwrap_or_default();
-        let fetched = self.view.fetch(series, self.range);
-        let batch = HeadBatch { set: self, first: indices.start, fetched };
-        Box::pin(ready(Ok(Arc::new(batch) as Arc<dyn SeriesBatch + 'a>)))
-    }
-}
-
-/// Copies of some series' chunks.
-struct HeadBatch<'a> {
-    set: &'a HeadSet,
-    first: usize,
-    fetched: Fetched,
-}
-
-impl fmt::Debug for HeadBatch<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeadBatch").field("first", &self.first).finish_non_exhaustive()
-    }
-}
-
-impl SeriesBatch for HeadBatch<'_> {
-    fn read(&self, index: usize, into: &mut Samples) -> Result<(), StorageError> {
-        let Some(at) = index.checked_sub(self.first) else { return Ok(()) };
-        self.fetched.read(at, &mut into.timestamps, &mut into.values).map_err(|error| StorageError::Corrupt {
-            reason: format!("chunk in memory of {}: {error}", self.set.labels(index)),
+        Box::pin(async move {
+            let mut known = self.metadata.get(&self.view.tenant, metric);
+            self.view.add_metadata(metric, &mut known)?;
+            Ok(known)
         })
+    }
+
+    /// Of the head, as in Prometheus, but for the range; of the newest block where the head has no series.
+    fn stats(&self, limit: usize) -> StorageStats {
+        let mut stats = self.view.head.stats(limit);
+        if stats.series == 0 {
+            stats = self.view.block_stats(limit);
+        }
+        for range in self.view.blocks_in(TimeRange::ALL).filter_map(Block::samples_range) {
+            let all = stats.range.get_or_insert(range);
+            *all = TimeRange::new(all.min.min(range.min), all.max.max(range.max));
+        }
+        stats
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.view.warnings()
     }
 }

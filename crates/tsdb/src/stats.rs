@@ -3,7 +3,11 @@
 use chronolith_head::HeadStats;
 use chronolith_wal::StatsSnapshot;
 
-use crate::db::{Db, OpenReport};
+use crate::{
+    blocks::BlockStats,
+    db::{Db, OpenReport},
+    store::JobStats,
+};
 
 /// What a database is at one moment, and has counted since it was opened.
 #[derive(Clone, Debug)]
@@ -23,6 +27,12 @@ pub struct DbStats {
     pub wal_disk_bytes: u64,
     /// Metrics whose metadata is known.
     pub metadata_metrics: u64,
+    /// Bytes this metadata takes.
+    pub metadata_bytes: u64,
+    /// The blocks.
+    pub blocks: BlockStats,
+    /// Cuts, compactions, retention.
+    pub jobs: JobStats,
     /// What the start found.
     pub open: OpenReport,
 }
@@ -40,6 +50,9 @@ impl Db {
             wal_segments: segments.len() as u64,
             wal_disk_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             metadata_metrics: self.metadata.len() as u64,
+            metadata_bytes: self.metadata.bytes() as u64,
+            blocks: self.blocks.stats(),
+            jobs: self.store.job_stats(),
             open: self.report.clone(),
         }
     }

@@ -349,7 +349,8 @@ impl Committer {
         }
         let (number, bytes, times) = (mended.header.number, mended.bytes, old.times);
         let (continues, last_sequence) = (mended.header.continues, old.last_sequence);
-        segments.push(SegmentInfo { number, bytes, times, continues, last_sequence });
+        let whole = old.whole;
+        segments.push(SegmentInfo { number, bytes, times, continues, last_sequence, whole });
         drop(segments);
         self.last = Some(LastSegment { number, end: bytes, epoch: None });
         self.repair = None;
@@ -459,6 +460,7 @@ impl Committer {
             times: current.times,
             continues: current.continues,
             last_sequence: self.next_seq.saturating_sub(1),
+            whole: true,
         };
         let mut segments = self.shared.segments.lock();
         match segments.last_mut().filter(|last| last.number == info.number) {

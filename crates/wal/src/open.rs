@@ -144,6 +144,7 @@ fn info(found: &Found, now: i64, last_sequence: u64) -> SegmentInfo {
         bytes: if found.end == UNKNOWN_END { 0 } else { found.end },
         times: Some((i64::MIN, now)),
         last_sequence,
+        whole: false,
         // If that is not known, it may.
         continues: found.header.is_none_or(|header| header.continues),
     }

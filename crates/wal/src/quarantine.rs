@@ -58,6 +58,20 @@ pub(crate) fn quarantine(fs: &dyn Fs, dir: &Path, number: u32, file: &dyn File, 
     }
 }
 
+/// Moves a segment to `<dir>/quarantine`; removes it if that is full.
+pub(crate) fn move_segment(fs: &dyn Fs, dir: &Path, path: &Path) -> chronolith_env::Result<()> {
+    let quarantine = dir.join("quarantine");
+    fs.create_dir_all(&quarantine)?;
+    let Some(name) = path
+        .file_name()
+        .filter(|_| fs.list(&quarantine).is_ok_and(|there| there.len() < QUARANTINE_FILES_MAX))
+    else {
+        return fs.remove_file(path);
+    };
+    fs.rename(path, &quarantine.join(name))?;
+    fs.sync_dir(&quarantine)
+}
+
 fn copy(
     fs: &dyn Fs,
     dir: &Path,

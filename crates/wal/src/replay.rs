@@ -127,6 +127,7 @@ impl Opened {
                         _ => read.times,
                     };
                     info.last_sequence = passed.last_sequence.unwrap_or(info.last_sequence);
+                    info.whole = passed.last_sequence.is_some() && read.whole;
                 }
             }
             if pass == Pass::Series {

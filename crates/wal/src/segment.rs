@@ -33,6 +33,8 @@ pub struct SegmentInfo {
     pub times: Option<(i64, i64)>,
     /// No record in it has a higher number. Before replay, the highest number that anything found can have.
     pub last_sequence: u64,
+    /// Written by this process, or replayed without meeting damage.
+    pub whole: bool,
     /// Whether it needs the definitions of the segment before it, and so cannot outlive it.
     pub continues: bool,
 }

@@ -21,6 +21,15 @@ pub struct Wal {
     pub(crate) job: Box<dyn JobHandle>,
 }
 
+/// Why segments go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Covered {
+    /// Nobody wants what is in them.
+    TooOld,
+    /// What could be read of them is elsewhere.
+    Elsewhere,
+}
+
 /// Waits for batches. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CommitWaiter {
@@ -126,7 +135,7 @@ impl Wal {
     /// # Errors
     /// When a file cannot be deleted; those before it are.
     pub fn drop_older_than(&self, floor: i64) -> Result<usize> {
-        self.drop_prefix(|info| info.times.is_none_or(|(_, max_t)| max_t < floor))
+        self.drop_prefix(Covered::TooOld, |info| info.times.is_none_or(|(_, max_t)| max_t < floor))
     }
 
     /// Deletes the segments numbered below `number`, as far as no later one needs them; never the one in use. Returns how
@@ -135,20 +144,21 @@ impl Wal {
     /// # Errors
     /// When a file cannot be deleted; those before it are.
     pub fn drop_segments_before(&self, number: u32) -> Result<usize> {
-        self.drop_prefix(|info| info.number < number)
+        self.drop_prefix(Covered::TooOld, |info| info.number < number)
     }
 
     /// Deletes the oldest segments as long as no record in them has a number above `sequence` and no later segment needs
     /// them; never the one in use. To be called when everything up to `sequence`, of all shards, is durable elsewhere.
-    /// Returns how many.
+    /// One with a place that could not be read is moved to the directory `quarantine` instead: what the device refuses
+    /// today, it may give tomorrow. Returns how many.
     ///
     /// # Errors
     /// When a file cannot be deleted; those before it are.
     pub fn delete_covered(&self, sequence: u64) -> Result<usize> {
-        self.drop_prefix(|info| info.last_sequence <= sequence)
+        self.drop_prefix(Covered::Elsewhere, |info| info.last_sequence <= sequence)
     }
 
-    fn drop_prefix(&self, old: impl Fn(&SegmentInfo) -> bool) -> Result<usize> {
+    fn drop_prefix(&self, by: Covered, old: impl Fn(&SegmentInfo) -> bool) -> Result<usize> {
         let mut segments = self.shared.segments.lock();
         // The last one may be in use, and the next segment's header refers to it.
         let mut count =
@@ -159,7 +169,14 @@ impl Wal {
         for dropped in 0..count {
             let Some(info) = segments.first().copied() else { return Ok(dropped) };
             let fs = &self.shared.env.fs;
-            match fs.remove_file(&segment::path(&self.shared.dir, info.number)) {
+            let path = segment::path(&self.shared.dir, info.number);
+            let gone = match by {
+                Covered::Elsewhere if !info.whole => {
+                    crate::quarantine::move_segment(fs.as_ref(), &self.shared.dir, &path)
+                }
+                _ => fs.remove_file(&path),
+            };
+            match gone {
                 Err(e) if !e.is_not_found() => return Err(e.into()),
                 _ => {}
             }

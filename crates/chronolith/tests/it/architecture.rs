@@ -85,6 +85,56 @@ fn arrows_point_down() {
     }
 }
 
+/// The files below `dir`, those of tests left out.
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn engine_crates_reach_the_outside_through_env() {
+    const OUTSIDE: [&str; 7] = [
+        "std::fs",
+        "SystemTime::now",
+        "Instant::now",
+        "thread::spawn",
+        "thread::Builder",
+        "thread::sleep",
+        "getrandom",
+    ];
+    // The two that ARCHITECTURE.md names.
+    const ALLOWED: [(&str, &str); 2] = [("wal", "Instant::now"), ("promql", "Instant::now")];
+    let (_, layers) = documented();
+    // From the layer of `server` on, the outside is the business of the crate.
+    let engine = layers
+        .iter()
+        .filter(|(name, layer)| layer.parse::<u32>().is_ok_and(|layer| layer < 5) && name.as_str() != "env");
+    let mut met = BTreeSet::new();
+    for (name, _) in engine {
+        let mut files = Vec::new();
+        sources(&workspace_root().join("crates").join(name).join("src"), &mut files);
+        assert!(!files.is_empty(), "{name}");
+        for path in files {
+            let text = std::fs::read_to_string(&path).expect("a source");
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            for word in OUTSIDE.into_iter().filter(|word| code.contains(word)) {
+                assert!(ALLOWED.contains(&(name, word)), "{} names {word}: that is env's", path.display());
+                met.insert((name.clone(), word));
+            }
+        }
+    }
+    assert_eq!(met.len(), ALLOWED.len(), "an exception that nobody takes any more: {met:?}");
+}
+
 /// Crates from outside that any member names, in any kind of dependency.
 fn outside_dependencies() -> BTreeSet<String> {
     let metadata = metadata();

@@ -14,10 +14,10 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory of the test alone, gone with it.
-struct Dir(PathBuf);
+pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("chronolith-cli-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory for the test");
@@ -30,7 +30,7 @@ impl Dir {
         shown(&path)
     }
 
-    fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         shown(&self.0.join("data"))
     }
 }
@@ -41,32 +41,32 @@ impl Drop for Dir {
     }
 }
 
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.to_str().expect("a path of text").to_owned()
 }
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
     command.stdin(Stdio::null());
     command
 }
 
 /// Exit status, standard output, standard error.
-fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = program().args(args).output().expect("the program runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 /// A running server; killed when dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
     /// Runs until the banner has told the address.
-    fn start(data: &str) -> Self {
+    pub(crate) fn start(data: &str) -> Self {
         let mut child = program()
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", data])
             .stdout(Stdio::piped())
@@ -91,12 +91,12 @@ impl Server {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill {name}");
     }
 
-    fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         for _ in 0..PATIENCE.as_millis() / 20 {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status.code();
@@ -141,7 +141,9 @@ fn help_and_version() {
     assert_eq!((code, out), (Some(0), format!("chronolith {}\n", env!("CARGO_PKG_VERSION"))));
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["serve", "query", "check", "test", "--data-dir", "--listen", "--config"] {
+    for word in
+        ["serve", "query", "check", "test", "wal", "block", "tsdb", "--data-dir", "--listen", "--config"]
+    {
         assert!(out.contains(word), "{word} in\n{out}");
     }
 }
@@ -158,7 +160,7 @@ fn configurations_are_checked() {
     assert_eq!(run(&["check", "config", &printed]).0, Some(0));
 
     for (text, told) in [
-        ("storge: {}", "line 1 column 1: unknown field `storge`, expected one of storage, wal"),
+        ("storge: {}", "line 1 column 1: unknown field `storge`, expected one of memory, storage, wal"),
         ("storage: {retention: 15}", "storage.retention: \"15\" is not a duration such as 15d"),
         ("global: {scrape_interval: 15s}", "This looks like the configuration of Prometheus"),
         ("storage: [", "line 1 column"),

@@ -1,4 +1,6 @@
 //! Tests of the workspace and of the command line.
 
 mod architecture;
+mod block;
 mod cli;
+mod wal;

@@ -1,6 +1,9 @@
+use chronolith_chunk::decode_range_into;
 use chronolith_model::STALE_NAN_BITS;
+use chronolith_storage::Samples;
 
 use super::*;
+use crate::closed::WINDOW_MS;
 
 #[derive(Default)]
 struct Fixture {
@@ -10,9 +13,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn offer(&mut self, t: i64, bits: u64) -> Verdict {
+    fn offer(&mut self, t: i64, bits: u64) -> bool {
         let series = self.series.get_or_insert_with(Series::vacant);
-        let verdict = series.offer(&mut self.closed, t, bits, &mut self.accounts);
+        let verdict = series.offer(&mut self.closed, t, bits, i64::MIN, &mut self.accounts);
         let chunks: usize = self.closed.iter().map(ClosedChunk::memory).sum();
         assert_eq!(self.accounts.bytes, chunks + series.open.capacity(), "the accounts are exact");
         verdict
@@ -20,29 +23,30 @@ impl Fixture {
 
     fn read(&self, min: i64, max: i64) -> Vec<(i64, u64)> {
         let series = self.series.as_ref().expect("made");
-        let (chunks, open) = series.overlapping(&self.closed, min, max);
-        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+        let range = TimeRange::new(min, max);
+        let (chunks, open) = series.overlapping(&self.closed, range);
+        let mut samples = Samples::default();
         for chunk in chunks {
-            chunk.read(min, max, &mut timestamps, &mut values).expect("whole");
+            chunk.read(range, &mut samples).expect("whole");
         }
-        decode_range_into(open, min, max, &mut timestamps, &mut values).expect("whole");
-        timestamps.into_iter().zip(values.into_iter().map(f64::to_bits)).collect()
+        decode_range_into(open, min, max, &mut samples.timestamps, &mut samples.values).expect("whole");
+        samples.timestamps.into_iter().zip(samples.values.into_iter().map(f64::to_bits)).collect()
     }
 }
 
 #[test]
-fn order_duplicates_and_conflicts() {
+fn order_and_what_is_known() {
     let mut fixture = Fixture::default();
     for i in 0..1000_u64 {
-        assert_eq!(fixture.offer(i as i64 * 15_000, i), Verdict::Stored);
+        assert!(fixture.offer(i as i64 * 15_000, i));
     }
-    assert!(fixture.closed.len() >= 8 && fixture.closed.iter().all(|c| c.count <= 120));
+    assert!(fixture.closed.len() >= 8 && fixture.closed.iter().all(|c| c.count() <= 120));
     for i in 0..1000_u64 {
         let t = i as i64 * 15_000;
-        assert_eq!(fixture.offer(t, i), Verdict::Duplicate, "a repeated request is no error");
-        let other = if i == 999 { Verdict::Conflict(999) } else { Verdict::OutOfOrder };
-        assert_eq!(fixture.offer(t, i + 1), other);
-        assert_eq!(fixture.offer(t - 1, i), Verdict::OutOfOrder);
+        assert!(!fixture.offer(t, i) && !fixture.offer(t, i + 1) && !fixture.offer(t - 1, i));
+        let series = fixture.series.as_ref().expect("made");
+        assert_eq!(series.known(&fixture.closed, t), Some(i));
+        assert_eq!(series.known(&fixture.closed, t - 1), None);
     }
     assert_eq!(fixture.read(i64::MIN, i64::MAX).len(), 1000);
     assert_eq!(fixture.accounts.samples, 1000);
@@ -51,17 +55,18 @@ fn order_duplicates_and_conflicts() {
 #[test]
 fn chunks_stay_inside_their_window_and_bytes() {
     let mut fixture = Fixture::default();
-    for t in [-1, 0, 1, CHUNK_RANGE_MS - 1, CHUNK_RANGE_MS, 5 * CHUNK_RANGE_MS] {
+    for t in [-1, 0, 1, WINDOW_MS - 1, WINDOW_MS, WINDOW_MS + 1, 5 * WINDOW_MS] {
         fixture.offer(t, 1);
     }
-    let ends: Vec<_> = fixture.closed.iter().map(|chunk| (chunk.min, chunk.max(), chunk.count)).collect();
-    assert_eq!(ends, [(-1, -1, 1), (0, CHUNK_RANGE_MS - 1, 3), (CHUNK_RANGE_MS, CHUNK_RANGE_MS, 1)]);
+    let ends: Vec<_> = fixture.closed.iter().map(|chunk| (chunk.min(), chunk.max(), chunk.count())).collect();
+    assert_eq!(ends, [(-1, 0, 2), (1, WINDOW_MS, 3), (WINDOW_MS + 1, WINDOW_MS + 1, 1)]);
     let mut noisy = Fixture::default();
     for i in 0..500_u64 {
         noisy.offer((i * i * 7) as i64 % 1000 + i as i64 * 1000, i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
-    assert!(noisy.closed.iter().all(|chunk| chunk.bytes.len() <= CHUNK_BYTES_MAX));
-    assert!(noisy.closed.iter().any(|chunk| chunk.count < 120));
+    let overhead = size_of::<ClosedChunk>() + 24;
+    assert!(noisy.closed.iter().all(|chunk| chunk.memory() <= CHUNK_BYTES_MAX + overhead));
+    assert!(noisy.closed.iter().any(|chunk| chunk.count() < 120));
 }
 
 #[test]
@@ -78,8 +83,9 @@ fn every_bit_pattern_survives() {
     let mut fixture = Fixture::default();
     let samples: Vec<_> = (0..700).map(|i| (i as i64 * 10, patterns[i % patterns.len()])).collect();
     for (t, bits) in &samples {
-        assert_eq!(fixture.offer(*t, *bits), Verdict::Stored);
-        assert_eq!(fixture.offer(*t, *bits), Verdict::Duplicate);
+        assert!(fixture.offer(*t, *bits));
+        assert!(!fixture.offer(*t, *bits));
+        assert_eq!(fixture.series.as_ref().unwrap().known(&fixture.closed, *t), Some(*bits));
     }
     assert_eq!(fixture.read(i64::MIN, i64::MAX), samples);
 }
@@ -106,10 +112,9 @@ fn truncation_drops_whole_chunks() {
         fixture.offer(t * 10, 0);
     }
     let mut series = fixture.series.take().expect("made");
-    series.truncate(&mut fixture.closed, 2400, &mut fixture.accounts);
-    assert_eq!(series.first(&fixture.closed), Some(2400));
-    assert_eq!(fixture.accounts.dropped, 240);
-    series.truncate(&mut fixture.closed, 4991, &mut fixture.accounts);
+    assert_eq!(series.truncate(&mut fixture.closed, 2401, &mut fixture.accounts), 241);
+    assert_eq!(series.first(&fixture.closed), Some(2410));
+    assert_eq!(series.truncate(&mut fixture.closed, 4991, &mut fixture.accounts), 259);
     assert_eq!((series.first(&fixture.closed), series.last()), (None, None));
-    assert_eq!((fixture.accounts.bytes, fixture.accounts.chunks, fixture.accounts.dropped), (0, 0, 500));
+    assert_eq!((fixture.accounts.bytes, fixture.accounts.chunks), (0, 0));
 }

@@ -76,3 +76,56 @@ fn writers_readers_and_maintenance_do_not_disturb_each_other() {
     let (db, _) = machine.open(options);
     assert_eq!(content(&db, &tenant), seen);
 }
+
+#[test]
+fn readers_see_all_through_cuts_and_compactions() {
+    const IDS: usize = 30;
+    const STEP: i64 = 60_000;
+    let machine = Machine::new();
+    let options = DbOptions { segment_bytes: 16 << 10, ..quick() };
+    let (db, _) = machine.open(options);
+    let tenant = TenantId::default();
+    let acked = AtomicI64::new(-1);
+    let running = AtomicBool::new(true);
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 0.. {
+                let jobs = db.stats().jobs;
+                if (jobs.cuts >= 6 && jobs.compactions >= 1) || begun.elapsed() > Duration::from_secs(40) {
+                    break;
+                }
+                machine.clock.set(NOW + round * STEP);
+                let batch = scrape("m", IDS, NOW + round * STEP, round as f64);
+                let appended = append(&db, &tenant, &batch).expect("taken");
+                assert_eq!(appended.outcome.stored, IDS as u64);
+                appended.ticket.wait().expect("durable");
+                acked.store(round, Ordering::SeqCst);
+                // Windows pass quickly; cuts take their time.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            running.store(false, Ordering::SeqCst);
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while running.load(Ordering::SeqCst) {
+                    let before = acked.load(Ordering::SeqCst);
+                    let seen = content(&db, &tenant);
+                    assert!(before < 0 || seen.len() == IDS);
+                    for (labels, samples) in &seen {
+                        let expected = (0..samples.len() as i64).map(|round| NOW + round * STEP);
+                        assert!(samples.keys().copied().eq(expected), "{labels}: a gap");
+                        assert!(samples.len() as i64 > before, "{labels}: {} of {before}", samples.len());
+                    }
+                }
+            });
+        }
+        writer.join().expect("no panic");
+    });
+    let jobs = db.stats().jobs;
+    assert!(jobs.cuts >= 6 && jobs.compactions >= 1, "{jobs:?}");
+    let seen = content(&db, &tenant);
+    db.close().expect("closes");
+    let (db, _) = machine.open(options);
+    assert_eq!(content(&db, &tenant), seen);
+}

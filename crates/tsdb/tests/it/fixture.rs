@@ -11,12 +11,16 @@ use std::{
 };
 
 use chronolith_env::{Clock, Env, Fs, SystemClock, ThreadScheduler};
+use chronolith_index::CompiledMatcher;
 use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange};
 use chronolith_storage::{
-    AppendedBatch, Appender, LabelSource, Queryable, RejectReason, Samples, SelectHints, SelectRequest,
-    SeriesEntry, StorageError, WriteBatch, conformance::block_on,
+    AppendedBatch, Appender, LabelSource, Querier, Queryable, RejectReason, Samples, SelectHints,
+    SelectRequest, SeriesEntry, StorageError, WriteBatch, conformance::block_on,
 };
-use chronolith_testkit::{fake_env::SimRng, fault_fs::FaultFs};
+use chronolith_testkit::{
+    fake_env::SimRng,
+    fault_fs::{CrashMode, FaultFs},
+};
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
 
 /// Where the data directory is on a disk in memory.
@@ -77,6 +81,14 @@ impl Machine {
         Self { fs, clock, env }
     }
 
+    /// Cuts the power. What dies with the process writes nothing any more.
+    pub(crate) fn crash(&self, db: Db, mode: CrashMode, seed: u64) {
+        self.fs.halt_after(0);
+        self.fs.crash(mode, &SimRng::new(seed));
+        drop(db);
+        self.fs.heal();
+    }
+
     pub(crate) fn open(&self, options: DbOptions) -> (Db, OpenReport) {
         Db::open(Path::new(DIR), options, self.env.clone()).expect("opens")
     }
@@ -112,9 +124,9 @@ pub(crate) fn append(
         let start = u32::try_from(samples.len()).expect("small");
         samples.extend_from_slice(of_series);
         let end = u32::try_from(samples.len()).expect("small");
-        series.push(SeriesEntry { key: hasher.key(labels.to_string().as_bytes()), samples: start..end });
+        series.push(SeriesEntry::of_samples(hasher.key(labels.to_string().as_bytes()), start..end));
     }
-    db.append(tenant, &WriteBatch { series: &series, samples: &samples, labels: &Given(given) })
+    db.append(tenant, &WriteBatch::of_samples(&series, &samples, &Given(given)))
 }
 
 /// One sample of each series `name{id=0..count}` at `t`.
@@ -125,10 +137,18 @@ pub(crate) fn scrape(name: &str, count: usize, t: i64, value: f64) -> Vec<(Label
 /// Everything a tenant sees: per series the samples, values as bits.
 pub(crate) type Content = BTreeMap<Labels, BTreeMap<i64, u64>>;
 
+pub(crate) fn compiled(matchers: &[Matcher]) -> Vec<CompiledMatcher> {
+    CompiledMatcher::compile_all(matchers).expect("valid")
+}
+
 pub(crate) fn content(db: &Db, tenant: &TenantId) -> Content {
-    let querier = db.querier(tenant, TimeRange::ALL).expect("ready");
+    content_of(&*db.querier(tenant, TimeRange::ALL).expect("ready"))
+}
+
+/// Everything a view shows.
+pub(crate) fn content_of(querier: &dyn Querier) -> Content {
     let request = SelectRequest {
-        matchers: vec![Matcher::new("__name__", chronolith_model::MatchOp::Regex, ".+")],
+        matchers: compiled(&[Matcher::new("__name__", chronolith_model::MatchOp::Regex, ".+")]),
         range: TimeRange::ALL,
         hints: SelectHints::default(),
     };

@@ -2,8 +2,12 @@
 
 mod concurrency;
 mod conformance;
+mod cutting;
+mod deleting;
 mod durability;
 mod fixture;
+mod history;
 mod limits;
 mod model;
 mod opening;
+mod sim;

@@ -64,7 +64,7 @@ fn a_directory_of_another_version_stays_as_it_is() {
     machine.open(quick()).0.close().expect("closes");
     let format = Path::new(DIR).join("format");
     let ours = String::from_utf8(machine.fs.read(&format).expect("written")).expect("text");
-    let theirs = ours.replace('1', "9");
+    let theirs = ours.replace('2', "9");
     assert_ne!(ours, theirs);
     machine.fs.put(&format, theirs.clone().into_bytes());
     let error = refused(&machine);

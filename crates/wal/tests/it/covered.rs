@@ -145,6 +145,27 @@ fn covered_segments_go_and_no_others() {
 }
 
 #[test]
+fn a_covered_segment_with_damage_is_moved_aside() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 1, WalOptions { segment_bytes: 600, ..options(4) });
+    for t in 0..20 {
+        assert!(bench.commit(0, &[(0, t, 1.0)]));
+    }
+    bench.kill();
+    let path = Path::new(DIR).join("00000001.wal");
+    let mut bytes = fs.read(&path).unwrap();
+    bytes[120] ^= 1;
+    fs.put(&path, bytes.clone());
+    let bench = Bench::open(&fs, 2, options(4));
+    assert!(bench.commit(0, &[(0, 40, 1.0)]));
+    let moved = Path::new(DIR).join("quarantine/00000001.wal");
+    assert!(bench.report.damage_count > 0 && !fs.exists(&moved).unwrap());
+    assert!(bench.wal.delete_covered(u64::MAX).unwrap() > 1);
+    assert_eq!((fs.read(&moved), fs.exists(&path).unwrap()), (Some(bytes), false));
+    assert!(!fs.exists(&Path::new(DIR).join("quarantine/00000002.wal")).unwrap(), "that one was whole");
+}
+
+#[test]
 fn new_numbers_are_above_the_known_ones() {
     let fs = FaultFs::new();
     let covered = (77 << 32) + 5;

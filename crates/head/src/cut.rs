@@ -1,0 +1,339 @@
+//! The cut: a past that goes to blocks.
+//!
+//! [`Head::begin_cut`] raises a boundary under all shard locks; from then on a sample at or before it is late. What is
+//! there up to the boundary does not change any more, and is read series by series and written. Once the blocks are what
+//! readers see, and no reader of before is left, [`Head::finish_cut`] forgets it. Late samples that come between the two
+//! stay, for the next cut.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    vec,
+};
+
+use chronolith_chunk::decode_range_into;
+use chronolith_index::{PostingsSource as _, resolve};
+use chronolith_model::{Labels, METRIC_NAME, TenantId, TimeRange, Timestamp};
+use chronolith_storage::Samples;
+use roaring::RoaringBitmap;
+
+use crate::{
+    closed::{self, ClosedChunk, window_number},
+    error::ReadError,
+    head::Head,
+    late::merge_floats,
+    series::Series,
+    shard::{Ref, ShardState},
+    shared_index::SharedIndex,
+    slab::Slab,
+    tenant::Tenant,
+    truncate::{Sweep, Truncation},
+};
+
+/// Series looked at under one lock.
+const SERIES_AT_ONCE_MAX: usize = 256;
+
+/// How far blocks have what the head had: up to a boundary, and late samples up to a cut's number. A view says by it what
+/// it has from blocks already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutPoint {
+    pub(crate) boundary: Timestamp,
+    /// Counts the cuts of this process.
+    pub(crate) number: u64,
+}
+
+impl CutPoint {
+    /// Nothing is in blocks.
+    pub const NONE: Self = Self { boundary: Timestamp::MIN, number: 0 };
+
+    /// Everything in order at or before it is in blocks, milliseconds.
+    #[must_use]
+    pub const fn boundary(self) -> Timestamp {
+        self.boundary
+    }
+}
+
+impl Default for CutPoint {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// A cut that has begun. Its content stays readable until it is finished, as often as it takes. Dropping it undoes
+/// nothing: a further cut has its content too.
+#[derive(Debug)]
+pub struct Cut {
+    point: CutPoint,
+    /// The boundary of the last finished cut: what is in order at or before it is in blocks.
+    from: Timestamp,
+    sequences: Vec<u64>,
+}
+
+impl Cut {
+    /// What views that see its blocks begin from.
+    #[must_use]
+    pub const fn point(&self) -> CutPoint {
+        self.point
+    }
+
+    /// It has everything up to and including this, milliseconds.
+    #[must_use]
+    pub const fn boundary(&self) -> Timestamp {
+        self.point.boundary
+    }
+
+    /// By shard: it has what of the shard was logged up to and including this sequence number.
+    #[must_use]
+    pub fn sequences(&self) -> &[u64] {
+        &self.sequences
+    }
+}
+
+/// A series of a cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutEntry {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its number, for [`Head::read_cut`].
+    pub reference: u32,
+}
+
+/// The series of a tenant that have something in a window of a cut, metric by metric, in the order of blocks: by metric
+/// name, then by labels. Holds the labels of one metric at a time.
+#[derive(Debug)]
+pub struct CutSeries {
+    tenant: Option<Arc<Tenant>>,
+    left: RoaringBitmap,
+    metrics: vec::IntoIter<String>,
+}
+
+/// Cuts, begun and finished. Locked by whoever begins or finishes one.
+#[derive(Debug, Default)]
+pub(crate) struct Cuts {
+    /// Of the cut last begun.
+    begun: CutPoint,
+}
+
+impl Head {
+    /// Samples at or before this are late, milliseconds.
+    #[must_use]
+    pub fn cut(&self) -> Timestamp {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Boundary of the last cut that was finished, the least timestamp if there was none.
+    pub(crate) fn cut_finished(&self) -> Timestamp {
+        self.cut_finished.load(Ordering::Acquire)
+    }
+
+    /// Tells an empty head, before its replay, that blocks have everything in order up to and including `boundary`.
+    /// Returns what views begin from.
+    pub fn restore_cut(&self, boundary: Timestamp) -> CutPoint {
+        let mut cuts = self.cuts.lock();
+        cuts.begun.boundary = cuts.begun.boundary.max(boundary);
+        self.cut_finished.store(cuts.begun.boundary, Ordering::Release);
+        self.cut.store(cuts.begun.boundary, Ordering::Release);
+        for shard in &self.shards {
+            shard.lock().late.begin_cut(cuts.begun);
+        }
+        cuts.begun
+    }
+
+    /// Begins a cut at `boundary` (milliseconds, best the end of a window; not below that of an earlier cut), under all
+    /// shard locks. A cut that was begun before and not finished goes on as part of this one; finishing it does nothing.
+    pub fn begin_cut(&self, boundary: Timestamp) -> Cut {
+        let mut cuts = self.cuts.lock();
+        let point = CutPoint { boundary: boundary.max(cuts.begun.boundary), number: cuts.begun.number + 1 };
+        let mut states: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        let sequences = states.iter().map(|state| state.log_sequence()).collect();
+        for state in &mut states {
+            state.late.begin_cut(point);
+        }
+        drop(states);
+        cuts.begun = point;
+        self.cut.store(point.boundary, Ordering::Release);
+        Cut { point, from: self.cut_finished(), sequences }
+    }
+
+    /// The windows in which tenants have something to be written, oldest first. Looks at each series once.
+    #[must_use]
+    pub fn cut_windows(&self, cut: &Cut) -> Vec<(TenantId, Vec<TimeRange>)> {
+        let mut windows: BTreeMap<u32, BTreeSet<i64>> = BTreeMap::new();
+        // Neighbours are mostly alike.
+        let mut last = None;
+        let mut note = |tenant: u32, piece: TimeRange| {
+            let number = window_number(piece.min);
+            if last.replace((tenant, number)) != Some((tenant, number)) {
+                windows.entry(tenant).or_default().insert(number);
+            }
+        };
+        let all = TimeRange::new(Timestamp::MIN, cut.boundary());
+        for shard in &self.shards {
+            let pages = shard.lock().slab.pages();
+            for page in 0..pages {
+                let mut state = shard.lock();
+                let ShardState { slab, late, accounts, .. } = &mut *state;
+                slab.for_each(page, |_, series, closed| {
+                    cut.pieces(series, closed, all).for_each(|piece| note(series.tenant, piece));
+                });
+                late.for_each_frozen(Slab::slots_of(page), accounts, |slot, frozen| {
+                    let Some((series, _)) = slab.get(slot) else { return };
+                    frozen.iter().for_each(|chunk| note(series.tenant, chunk.range()));
+                });
+            }
+        }
+        let named = |(tenant, windows): (u32, BTreeSet<i64>)| {
+            let tenant = self.tenants.by_number(tenant)?;
+            Some((tenant.id.clone(), windows.into_iter().map(closed::window).collect()))
+        };
+        windows.into_iter().filter_map(named).collect()
+    }
+
+    /// The series of `tenant` that have something in `window`, both ends included; some may turn out to have nothing.
+    #[must_use]
+    pub fn cut_series(&self, cut: &Cut, tenant: &TenantId, window: TimeRange) -> CutSeries {
+        let Some(tenant) = self.tenants.get(tenant) else {
+            return CutSeries { tenant: None, left: RoaringBitmap::new(), metrics: Vec::new().into_iter() };
+        };
+        let index = SharedIndex(&tenant.index);
+        let Ok(all) = resolve(&index, &[]);
+        let mut left = RoaringBitmap::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            let of_shard: Vec<Ref> =
+                all.iter().map(Ref).filter(|reference| reference.shard() == number).collect();
+            for some in of_shard.chunks(SERIES_AT_ONCE_MAX) {
+                let mut state = shard.lock();
+                let ShardState { slab, late, accounts, .. } = &mut *state;
+                left.extend(some.iter().filter_map(|reference| {
+                    let (series, closed) = slab.get(reference.slot())?;
+                    let in_order = || cut.pieces(series, closed, window).next().is_some();
+                    let frozen = late.frozen(reference.slot(), window, accounts);
+                    (frozen.is_some_and(|frozen| !frozen.is_empty()) || in_order()).then_some(reference.0)
+                }));
+            }
+        }
+        let mut metrics = vec![String::new()];
+        metrics.extend(index.values(METRIC_NAME));
+        CutSeries { tenant: Some(tenant), left, metrics: metrics.into_iter() }
+    }
+
+    /// Appends the samples that series `reference` has in `window` (both ends included) as part of the cut, in order and
+    /// late ones, sorted by timestamp. None for a series that is gone.
+    ///
+    /// # Errors
+    /// When something that was stored cannot be read.
+    pub fn read_cut(
+        &self,
+        cut: &Cut,
+        reference: u32,
+        window: TimeRange,
+        into: &mut Samples,
+    ) -> Result<(), ReadError> {
+        let reference = Ref(reference);
+        let range = cut.range(window);
+        let (chunks, open, frozen) = {
+            let mut state = self.shards[reference.shard()].lock();
+            let ShardState { slab, late, accounts, .. } = &mut *state;
+            let Some((series, closed)) = slab.get(reference.slot()) else { return Ok(()) };
+            let (chunks, open) = series.overlapping(closed, range);
+            let frozen = late.frozen(reference.slot(), window, accounts).unwrap_or_default();
+            (chunks.to_vec(), open.to_vec(), frozen.to_vec())
+        };
+        let start = into.timestamps.len();
+        for chunk in &chunks {
+            chunk.read(range, into)?;
+        }
+        decode_range_into(&open, range.min, range.max, &mut into.timestamps, &mut into.values)?;
+        if !frozen.is_empty() {
+            let mut late = Vec::new();
+            for chunk in &frozen {
+                chunk.floats(window, &mut late)?;
+            }
+            merge_floats(into, start, &late);
+        }
+        Ok(())
+    }
+
+    /// Forgets what the cut has written. To be called when its blocks are durable, new views begin from its point, and
+    /// no view that began from an earlier one is left. Does nothing if another cut has begun since.
+    pub fn finish_cut(&self, cut: Cut) -> Truncation {
+        let _one_at_a_time = self.sweeping.lock();
+        let cuts = self.cuts.lock();
+        let mut series_removed = 0;
+        if cuts.begun.number == cut.point.number {
+            self.cut_finished.store(cut.boundary(), Ordering::Release);
+            // No other cut begins meanwhile: what it freezes is not to go.
+            series_removed =
+                self.sweep(&Sweep { floor: self.floor(), cut: Some(cut.boundary()), quiet: None });
+        }
+        Truncation { floor: self.floor(), by_memory: false, series_removed }
+    }
+}
+
+impl Cut {
+    /// What of `window` is written in order.
+    fn range(&self, window: TimeRange) -> TimeRange {
+        let min = if self.from == Timestamp::MIN { window.min } else { window.min.max(self.from + 1) };
+        TimeRange::new(min, window.max.min(self.boundary()))
+    }
+
+    /// The ranges of the chunks of samples in order that the cut has something of in `window`, as far as it has.
+    fn pieces<'a>(
+        &self,
+        series: &'a Series,
+        closed: &'a [ClosedChunk],
+        window: TimeRange,
+    ) -> impl Iterator<Item = TimeRange> + 'a {
+        let range = self.range(window);
+        let (chunks, open) = series.overlapping(closed, range);
+        let open = if open.is_empty() { None } else { series.open_range() };
+        let pieces = chunks.iter().map(ClosedChunk::range).chain(open);
+        let clipped =
+            pieces.map(move |piece| TimeRange::new(piece.min.max(range.min), piece.max.min(range.max)));
+        clipped.filter(|piece| piece.min <= piece.max)
+    }
+}
+
+impl CutSeries {
+    /// How many are to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.len()
+    }
+}
+
+impl Iterator for CutSeries {
+    type Item = Vec<CutEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let tenant = self.tenant.as_ref()?;
+        let index = SharedIndex(&tenant.index);
+        for metric in self.metrics.by_ref() {
+            if self.left.is_empty() {
+                return None;
+            }
+            let mut of_metric = RoaringBitmap::new();
+            if metric.is_empty() {
+                // Those without a name come first.
+                let Ok(nameless) = index.filter(METRIC_NAME, &self.left, &mut str::is_empty);
+                of_metric = nameless;
+            } else {
+                let Ok(postings) = index.postings(METRIC_NAME, &metric);
+                postings.union_into(&mut of_metric);
+                of_metric &= &self.left;
+            }
+            if of_metric.is_empty() {
+                continue;
+            }
+            self.left -= &of_metric;
+            let labelled = index.labelled(&of_metric, usize::MAX);
+            return Some(
+                labelled.into_iter().map(|(labels, reference)| CutEntry { labels, reference }).collect(),
+            );
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

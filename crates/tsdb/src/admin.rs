@@ -1,0 +1,141 @@
+//! `storage::Admin`: deleting, cleaning, copying.
+
+mod copy;
+
+use std::sync::Arc;
+
+use chronolith_block::Tombstone;
+use chronolith_head::HeadView;
+use chronolith_index::CompiledMatcher;
+use chronolith_model::{Matcher, TenantId, TimeRange};
+use chronolith_storage::{Admin, StorageError};
+
+use crate::{
+    blocks::Change,
+    compaction::{self, CompactionError},
+    db::Db,
+    deletion::Deletion,
+    error::with_causes,
+    mark::{HEAD_TOMBSTONES_MAX, HeadTombstone, Mark},
+    store::Store,
+};
+
+impl Admin for Db {
+    fn delete_series(
+        &self,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<CompiledMatcher>],
+        range: TimeRange,
+    ) -> Result<(), StorageError> {
+        if matcher_sets.is_empty() || matcher_sets.iter().any(Vec::is_empty) {
+            return Err(StorageError::Invalid { reason: "no match[] parameter provided".to_owned() });
+        }
+        self.open_for_changes()?;
+        if range.min > range.max {
+            return Ok(());
+        }
+        self.store.delete(tenant, matcher_sets, range)
+    }
+
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        self.open_for_changes()?;
+        loop {
+            match compaction::clean(&self.store) {
+                // Somebody deletes: that is to be cleaned too.
+                Err(CompactionError::Block(chronolith_block::Error::Cancelled)) if !self.store.stopping() => {
+                }
+                cleaned => return cleaned.map_err(|error| unavailable(&error)),
+            }
+        }
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        self.open_for_changes()?;
+        copy::make(&self.store, skip_head).map_err(|error| unavailable(&error))
+    }
+}
+
+impl Db {
+    fn open_for_changes(&self) -> Result<(), StorageError> {
+        if self.store.stopping() {
+            return Err(StorageError::Unavailable { reason: "the database is shutting down".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    fn delete(
+        &self,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<CompiledMatcher>],
+        range: TimeRange,
+    ) -> Result<(), StorageError> {
+        let _no_merge = self.without_merges();
+        let mut change = self.blocks.change();
+        let in_head = self.delete_in_head(&mut change, tenant, matcher_sets, range);
+        let blocks = change.tenant(tenant).blocks.clone();
+        let mut failed = in_head.err();
+        let mut damaged = Vec::new();
+        for (block, set) in blocks.iter().flat_map(|block| matcher_sets.iter().map(move |set| (block, set))) {
+            let tombstone = Tombstone { matchers: inert(set), ranges: vec![range] };
+            if let Err(error) = Change::delete(block, tombstone) {
+                failed.get_or_insert_with(|| unavailable(&error));
+                if error.is_damage() {
+                    damaged.push((block, error));
+                }
+            }
+        }
+        change.publish();
+        for (block, error) in damaged {
+            self.blocks.quarantine(tenant, block, &error);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes what is deleted in the head, durably.
+    fn delete_in_head(
+        &self,
+        change: &mut Change<'_>,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<CompiledMatcher>],
+        range: TimeRange,
+    ) -> Result<(), StorageError> {
+        let Some(times) = self.head.times() else { return Ok(()) };
+        // What is newer comes later, and is not meant.
+        let range = TimeRange::new(range.min, range.max.min(times.max));
+        let view = HeadView::open(Arc::clone(&self.head), tenant, TimeRange::ALL);
+        let mut deletions = change.version.deletions.to_vec();
+        for set in matcher_sets {
+            if range.min > range.max || view.select(set).series.is_empty() {
+                continue;
+            }
+            let tombstone = HeadTombstone { tenant: tenant.clone(), matchers: inert(set), range };
+            if deletions.iter().any(|known| known.tombstone == tombstone) {
+                continue;
+            }
+            deletions.push(Deletion::new(tombstone).map_err(|error| unavailable(&error))?);
+        }
+        if deletions.len() == change.version.deletions.len() {
+            return Ok(());
+        }
+        if deletions.len() > HEAD_TOMBSTONES_MAX {
+            let reason =
+                format!("{HEAD_TOMBSTONES_MAX} deletions wait for the next cut of the head; retry later");
+            return Err(StorageError::Unavailable { reason });
+        }
+        let tombstones = deletions.iter().map(|deletion| deletion.tombstone.clone()).collect();
+        let mark = Mark { tombstones, ..self.mark.lock().clone() };
+        self.try_mark(mark).map_err(|error| unavailable(&error))?;
+        change.version.deletions = deletions.into();
+        Ok(())
+    }
+}
+
+fn inert(set: &[CompiledMatcher]) -> Vec<Matcher> {
+    set.iter().map(|matcher| matcher.matcher().clone()).collect()
+}
+
+fn unavailable(error: &dyn std::error::Error) -> StorageError {
+    StorageError::Unavailable { reason: with_causes(error) }
+}

@@ -1,0 +1,302 @@
+//! Cuts: the past of the head becomes blocks.
+//!
+//! A cut goes through states, a bounded piece of work in each step. First its blocks are written, one per tenant and
+//! window; then they are shown to readers, together with the boundary behind which the head is asked, by one swap; then,
+//! when the last view from before the swap is gone, the head forgets what is in blocks. What fails leaves no block and is
+//! tried again; ingest goes on meanwhile.
+
+mod write;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use chronolith_block::{Block, Ulid};
+use chronolith_head::{Cut, WINDOW_MS};
+use chronolith_model::{TenantId, TimeRange, Timestamp};
+
+use crate::{
+    blocks::{Change, Version},
+    mark::Mark,
+    store::{Store, count},
+};
+
+/// A cut reaches to the end of a window when the newest sample is so far behind it, in milliseconds: half a window, as
+/// in Prometheus.
+const BEHIND_MS: i64 = WINDOW_MS / 2;
+/// A cut for want of memory leaves the newest of the head, in milliseconds: senders lag behind each other.
+const PRESSED_YOUNG_MS: i64 = 10 * 60_000;
+/// It is made when it has so much at least, in milliseconds: many small blocks are no help.
+const PRESSED_MIN_MS: i64 = 10 * 60_000;
+/// ... or when late samples take more than this part of the memory limit.
+const PRESSED_LATE_PART: u64 = 10;
+/// Its boundary is a multiple of this.
+const PRESSED_STEP_MS: i64 = 60_000;
+
+/// The pauses after failed attempts: doubled each time.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// So often a cut is tried before what the head cannot read back is left out of it.
+const ATTEMPTS_WHOLE: u32 = 5;
+
+/// Makes cuts, step by step.
+#[derive(Debug)]
+pub(crate) struct Cutter {
+    store: Arc<Store>,
+    state: State,
+    /// No attempt before this, monotonic.
+    not_before: Option<Duration>,
+    /// Attempts that have failed one after the other.
+    failures: u32,
+    /// A cut that has begun and failed goes on to at least this.
+    pending: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Writing(Box<Writing>),
+    /// Shown; readers of before may be left.
+    Shown(Cut, Vec<Weak<Version>>),
+}
+
+/// A cut whose blocks are being written.
+#[derive(Debug)]
+struct Writing {
+    cut: Cut,
+    left: VecDeque<(TenantId, TimeRange)>,
+    written: Vec<(TenantId, Ulid)>,
+    /// Deletions in the head that were there when the cut began.
+    deletions: usize,
+    begun: Duration,
+    /// Leave out what cannot be read.
+    lossy: bool,
+}
+
+/// What a step has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing to do.
+    Idle,
+    /// There is more to do at once.
+    Working,
+    /// Readers are waited for.
+    Waiting,
+    /// A cut has come to its end.
+    Finished,
+}
+
+impl Cutter {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store, state: State::Idle, not_before: None, failures: 0, pending: None }
+    }
+
+    /// Whether no cut has begun that is not finished.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle) && self.pending.is_none()
+    }
+
+    /// Does a piece of work.
+    pub(crate) fn step(&mut self) -> Progress {
+        match std::mem::take(&mut self.state) {
+            State::Idle => self.begin(),
+            State::Writing(writing) => self.write(writing),
+            State::Shown(cut, readers) => self.finish(cut, readers),
+        }
+    }
+
+    /// Gives up what is being written. A cut that is shown is finished if nobody reads what was before; if not, the next
+    /// start does it.
+    pub(crate) fn stop(&mut self) {
+        match std::mem::take(&mut self.state) {
+            State::Idle => {}
+            State::Writing(writing) => {
+                self.pending = Some(writing.cut.boundary());
+                self.forget(&writing.written);
+            }
+            State::Shown(cut, readers) => {
+                self.finish(cut, readers);
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Progress {
+        let now = self.store.env.clock.monotonic();
+        if self.not_before.is_some_and(|begin| now < begin) {
+            return Progress::Idle;
+        }
+        let pressed = self.pressed();
+        let wanted = *self.store.wanted_cut.lock();
+        let boundary = self.due().max(pressed).max(self.pending).max(wanted);
+        let Some(boundary) = boundary.filter(|_| !self.store.clock_is_ahead()) else { return Progress::Idle };
+        self.store.wanted_cut.lock().take_if(|wanted| *wanted <= boundary);
+        if pressed == Some(boundary) {
+            count(&self.store.counters.cuts_pressed, 1);
+        }
+        // Before the cut: a deletion that comes between the two counts as a later one, and is kept longer.
+        let deletions = self.store.blocks.version().deletions.len();
+        let head = &self.store.head;
+        let cut = head.begin_cut(boundary);
+        let windows = head.cut_windows(&cut);
+        let left = windows
+            .into_iter()
+            .flat_map(|(tenant, windows)| windows.into_iter().map(move |window| (tenant.clone(), window)));
+        self.pending = Some(cut.boundary());
+        let lossy = self.failures >= ATTEMPTS_WHOLE;
+        let left = left.collect();
+        self.state = State::Writing(Box::new(Writing {
+            cut,
+            left,
+            written: Vec::new(),
+            deletions,
+            begun: now,
+            lossy,
+        }));
+        Progress::Working
+    }
+
+    /// The boundary of a cut that is due: the end of a window that is over.
+    fn due(&self) -> Option<Timestamp> {
+        let times = self.store.head.times()?;
+        let end = times.max.saturating_sub(BEHIND_MS).saturating_sub(1).div_euclid(WINDOW_MS);
+        let boundary = end.saturating_mul(WINDOW_MS);
+        (boundary > self.store.head.cut() && times.min <= boundary).then_some(boundary)
+    }
+
+    /// The boundary of a cut that makes room, if memory is short and there is enough to cut.
+    fn pressed(&self) -> Option<Timestamp> {
+        let head = &self.store.head;
+        if !head.memory_short() {
+            return None;
+        }
+        let times = head.times()?;
+        let newest = times.max.min(self.store.env.clock.now_ms()).saturating_sub(PRESSED_YOUNG_MS);
+        let boundary = newest.div_euclid(PRESSED_STEP_MS).saturating_mul(PRESSED_STEP_MS);
+        let since = head.cut().max(times.min);
+        let much_is_late = || {
+            let stats = head.stats();
+            stats.late_bytes > self.store.options.memory_bytes_max as u64 / PRESSED_LATE_PART
+        };
+        // Late samples can be cut anew at the same boundary.
+        let worth_it = boundary >= since.saturating_add(PRESSED_MIN_MS) || much_is_late();
+        worth_it.then_some(boundary.max(head.cut()))
+    }
+
+    fn write(&mut self, mut writing: Box<Writing>) -> Progress {
+        if let Some((tenant, window)) = writing.left.pop_front() {
+            let ulid = self.store.blocks.next_ulid();
+            match write::block(&self.store, &writing.cut, (&tenant, ulid), window, writing.lossy) {
+                Ok(write::Written::Nothing) => {}
+                Ok(write::Written::Block) => writing.written.push((tenant, ulid)),
+                Ok(write::Written::TooDense) => {
+                    let middle = window.min.midpoint(window.max);
+                    writing.left.push_front((tenant.clone(), TimeRange::new(middle + 1, window.max)));
+                    writing.left.push_front((tenant, TimeRange::new(window.min, middle)));
+                }
+                Err(error) => {
+                    // It may have got its name.
+                    writing.written.push((tenant, ulid));
+                    self.failed(&writing.written, &error);
+                    return Progress::Idle;
+                }
+            }
+            self.state = State::Writing(writing);
+            return Progress::Working;
+        }
+        match self.show(&writing) {
+            Ok(readers) => {
+                let store = &self.store;
+                let took = store.env.clock.monotonic().saturating_sub(writing.begun);
+                count(&store.counters.blocks_cut, writing.written.len() as u64);
+                let (boundary, blocks) = (writing.cut.boundary(), writing.written.len());
+                tracing::info!(boundary_ms = boundary, blocks, took_ms = took.as_millis(), "cut the head");
+                (self.failures, self.not_before) = (0, None);
+                self.state = State::Shown(writing.cut, readers);
+                Progress::Working
+            }
+            Err(error) => {
+                self.failed(&writing.written, &error);
+                Progress::Idle
+            }
+        }
+    }
+
+    /// Shows the blocks to readers.
+    fn show(&self, writing: &Writing) -> Result<Vec<Weak<Version>>, write::CutError> {
+        let store = &self.store;
+        let mut opened = Vec::new();
+        for (tenant, ulid) in &writing.written {
+            let path = chronolith_block::block_path(&store.blocks.tenant_dir(tenant), *ulid);
+            opened.push((tenant, Block::open(&store.env.fs, &path, &store.blocks.cache)?));
+        }
+        let mut change = store.blocks.change();
+        let deletions = Arc::clone(&change.version.deletions);
+        for (tenant, block) in &opened {
+            for deletion in deletions.iter().filter(|deletion| deletion.tombstone.tenant == **tenant) {
+                Change::delete(block, deletion.of_block())?;
+            }
+        }
+        let boundary = writing.cut.boundary();
+        let kept = deletions.iter().enumerate().filter(|(number, deletion)| {
+            *number >= writing.deletions || deletion.tombstone.range.max > boundary
+        });
+        let kept: Arc<[_]> = kept.map(|(_, deletion)| deletion.clone()).collect();
+        let tombstones = kept.iter().map(|deletion| deletion.tombstone.clone()).collect();
+        let mark = Mark { boundary, sequences: writing.cut.sequences().to_vec(), tombstones };
+        if let Err(error) = store.set_mark(mark) {
+            // Without it a start reads the samples from the log as well, and finds that they are the same.
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the mark of the cut yet");
+        }
+        change.version.head_from = writing.cut.point();
+        change.version.deletions = kept;
+        for (tenant, block) in opened {
+            change.add(tenant, block);
+        }
+        Ok(change.publish())
+    }
+
+    /// Lets the head forget what is in blocks, if nobody reads it there any more.
+    fn finish(&mut self, cut: Cut, mut readers: Vec<Weak<Version>>) -> Progress {
+        readers.retain(|version| version.strong_count() > 0);
+        if !readers.is_empty() {
+            self.state = State::Shown(cut, readers);
+            return Progress::Waiting;
+        }
+        let truncation = self.store.head.finish_cut(cut);
+        self.pending = None;
+        count(&self.store.counters.cuts, 1);
+        if truncation.series_removed > 0 {
+            tracing::debug!(series = truncation.series_removed, "removed series without samples");
+        }
+        Progress::Finished
+    }
+
+    fn failed(&mut self, written: &[(TenantId, Ulid)], error: &write::CutError) {
+        self.forget(written);
+        if self.store.stopping() {
+            return;
+        }
+        count(&self.store.counters.cuts_failed, 1);
+        let pause = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(self.store.env.clock.monotonic() + pause);
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            retry_in_s = pause.as_secs(),
+            "cannot cut the head into blocks; its samples stay in memory and in the log"
+        );
+    }
+
+    /// Removes blocks that were never shown.
+    fn forget(&self, written: &[(TenantId, Ulid)]) {
+        for (tenant, ulid) in written {
+            if let Err(error) = self.store.blocks.remove_files(tenant, &[*ulid]) {
+                // Its samples are those of the head: read twice they count once.
+                tracing::warn!(error = &error as &dyn std::error::Error, %ulid, "cannot remove a block of a failed cut");
+            }
+        }
+    }
+}

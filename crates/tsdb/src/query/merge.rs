@@ -1,0 +1,124 @@
+//! The samples of one series out of several sources.
+
+use chronolith_storage::Samples;
+
+/// Where the samples of a source begin: among the floats, and among the histograms.
+pub(super) type Start = (usize, usize);
+
+/// The places behind the last samples.
+pub(super) fn end(samples: &Samples) -> Start {
+    (samples.timestamps.len(), samples.histogram_timestamps.len())
+}
+
+/// Whether the runs that begin at `starts`, of which the last reaches to the end, come one after the other.
+fn in_order(samples: &Samples, starts: &[Start]) -> bool {
+    let mut last = None;
+    for (number, start) in starts.iter().enumerate() {
+        let end = starts.get(number + 1).copied().unwrap_or_else(|| end(samples));
+        let floats = samples.timestamps.get(start.0..end.0).unwrap_or_default();
+        let histograms = samples.histogram_timestamps.get(start.1..end.1).unwrap_or_default();
+        let first = floats.first().into_iter().chain(histograms.first()).min();
+        if first.is_some_and(|first| last.is_some_and(|last| *first <= last)) {
+            return false;
+        }
+        last = last.max(floats.last().into_iter().chain(histograms.last()).max().copied());
+    }
+    true
+}
+
+/// Sorts the samples behind the first of `starts`, each of which begins a run, by time. Of samples at one timestamp that
+/// of the earliest run counts; inside a run there is one.
+pub(super) fn settle(samples: &mut Samples, starts: &[Start]) {
+    let Some(first) = starts.first().copied() else { return };
+    if starts.len() < 2 || in_order(samples, starts) {
+        return;
+    }
+    // Timestamp, run, and place among the floats or the histograms.
+    let mut picks: Vec<(i64, usize, Place)> = Vec::new();
+    for (run, start) in starts.iter().enumerate() {
+        let end = starts.get(run + 1).copied().unwrap_or_else(|| end(samples));
+        let floats = samples.timestamps.get(start.0..end.0).unwrap_or_default().iter();
+        picks.extend(floats.enumerate().map(|(at, t)| (*t, run, Place::Float(start.0 + at))));
+        let histograms = samples.histogram_timestamps.get(start.1..end.1).unwrap_or_default().iter();
+        picks.extend(histograms.enumerate().map(|(at, t)| (*t, run, Place::Histogram(start.1 + at))));
+    }
+    // Runs are sorted already: this merges them.
+    picks.sort_by_key(|(t, run, _)| (*t, *run));
+    picks.dedup_by_key(|(t, ..)| *t);
+    let values = samples.values.split_off(first.0);
+    let mut histograms: Vec<Option<_>> =
+        samples.histograms.split_off(first.1).into_iter().map(Some).collect();
+    samples.timestamps.truncate(first.0);
+    samples.histogram_timestamps.truncate(first.1);
+    for (t, _, place) in picks {
+        match place {
+            Place::Float(at) => {
+                if let Some(value) = values.get(at - first.0) {
+                    samples.push(t, *value);
+                }
+            }
+            Place::Histogram(at) => {
+                if let Some(histogram) = histograms.get_mut(at - first.1).and_then(Option::take) {
+                    samples.push_histogram(t, histogram);
+                }
+            }
+        }
+    }
+}
+
+/// A sample among those of a series.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Float(usize),
+    Histogram(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use chronolith_model::Histogram;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Kind {
+        Float(f64),
+        Histogram,
+    }
+
+    proptest! {
+        #[test]
+        fn the_earliest_run_counts(
+            runs in prop::collection::vec(prop::collection::btree_map(0..60_i64, any::<bool>(), 0..20), 0..5),
+            shift in prop_oneof![Just(0_i64), Just(100)],
+        ) {
+            let mut samples = Samples::default();
+            samples.push(-5, 0.5);
+            let mut model: BTreeMap<i64, Kind> = BTreeMap::from([(-5, Kind::Float(0.5))]);
+            let mut starts = Vec::new();
+            for (number, run) in runs.iter().enumerate() {
+                starts.push(end(&samples));
+                for (t, float) in run {
+                    let t = t + shift * number as i64;
+                    if *float {
+                        samples.push(t, number as f64);
+                        model.entry(t).or_insert(Kind::Float(number as f64));
+                    } else {
+                        samples.push_histogram(t, Histogram::stale());
+                        model.entry(t).or_insert(Kind::Histogram);
+                    }
+                }
+            }
+            settle(&mut samples, &starts);
+            let floats = samples.timestamps.iter().zip(&samples.values).map(|(t, v)| (*t, Kind::Float(*v)));
+            let histograms = samples.histogram_timestamps.iter().map(|t| (*t, Kind::Histogram));
+            prop_assert_eq!(samples.histograms.len(), samples.histogram_timestamps.len());
+            prop_assert!(samples.timestamps.is_sorted() && samples.histogram_timestamps.is_sorted());
+            let got: BTreeMap<i64, Kind> = floats.chain(histograms).collect();
+            prop_assert_eq!(got.len(), samples.timestamps.len() + samples.histograms.len());
+            prop_assert_eq!(got, model);
+        }
+    }
+}

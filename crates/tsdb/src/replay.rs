@@ -1,0 +1,47 @@
+//! Replay of the log behind a cut: what blocks have is passed over.
+
+use chronolith_head::HeadReplay;
+use chronolith_model::Timestamp;
+use chronolith_wal::{LoggedSample, Replay, SeriesDef};
+
+use crate::mark::Mark;
+
+/// Hands to the head what the last cut has not taken from it.
+#[derive(Debug)]
+pub(crate) struct CutReplay<'a> {
+    pub(crate) inner: HeadReplay<'a>,
+    pub(crate) mark: &'a Mark,
+}
+
+impl Replay for CutReplay<'_> {
+    fn series(&self, shard: usize, definition: &SeriesDef<'_>) {
+        self.inner.series(shard, definition);
+    }
+
+    fn floor(&self, tenant: Option<&str>, min_t: Timestamp) {
+        self.inner.floor(tenant, min_t);
+    }
+
+    fn series_complete(&self) {
+        self.inner.series_complete();
+    }
+
+    fn samples(&self, shard: usize, sequence: u64, samples: &[LoggedSample]) {
+        let covered = |sample: &LoggedSample| self.mark.covers(shard, sequence, sample.timestamp);
+        if !samples.iter().any(covered) {
+            return self.inner.samples(shard, sequence, samples);
+        }
+        let left: Vec<LoggedSample> = samples.iter().filter(|sample| !covered(sample)).copied().collect();
+        if !left.is_empty() {
+            self.inner.samples(shard, sequence, &left);
+        }
+    }
+
+    fn covered(&self, shard: usize) -> u64 {
+        self.inner.covered(shard)
+    }
+
+    fn keep_going(&self) -> bool {
+        self.inner.keep_going()
+    }
+}

@@ -1,0 +1,60 @@
+//! Which blocks go: by age, and by the size of all.
+
+use std::collections::BTreeMap;
+
+use chronolith_block::Ulid;
+use chronolith_compact::{DropReason, RetentionOptions, retention};
+use chronolith_model::TenantId;
+
+use crate::{
+    blocks::id_of,
+    options::to_millis,
+    store::{Store, count},
+};
+
+/// Drops the blocks that are too old or too many.
+pub(crate) fn apply(store: &Store) {
+    // While blocks are merged, none of them goes.
+    let Some(_merging) = store.merging.try_lock() else { return };
+    let version = store.blocks.version();
+    let mut infos = Vec::new();
+    let mut by_id: BTreeMap<_, (TenantId, Ulid)> = BTreeMap::new();
+    for (tenant, of) in &version.tenants {
+        infos.extend(store.blocks.infos(&of.blocks));
+        by_id.extend(of.blocks.iter().map(|block| {
+            let ulid = block.meta().spec.ulid;
+            (id_of(ulid), (tenant.clone(), ulid))
+        }));
+    }
+    if infos.is_empty() {
+        return;
+    }
+    let age = to_millis(store.options.retention);
+    // By the newest sample, if the clock is ahead of it: a clock that is wrong hides samples, but destroys none.
+    let newest = version.newest().max(store.head.times().map(|times| times.max)).unwrap_or(i64::MIN);
+    let options = RetentionOptions {
+        now: store.head.floor().saturating_add(age).min(newest),
+        age_ms_max: Some(age),
+        bytes_max: (store.options.retention_bytes > 0).then_some(store.options.retention_bytes),
+        other_bytes: store.wal.segments().iter().map(|segment| segment.bytes).sum(),
+        shipping: false,
+    };
+    let retained = retention(&infos, &options);
+    drop(version);
+    for dropped in retained.drop {
+        let Some((tenant, ulid)) = by_id.get(&dropped.id) else { continue };
+        let mut change = store.blocks.change();
+        change.remove(tenant, &[*ulid]);
+        change.publish();
+        let reason = match dropped.reason {
+            DropReason::Age => "age",
+            DropReason::Size => "size",
+            _ => "other",
+        };
+        tracing::info!(%tenant, %ulid, reason, "dropped a block");
+        count(&store.counters.blocks_dropped, 1);
+        if let Err(error) = store.blocks.remove_files(tenant, &[*ulid]) {
+            tracing::error!(error = &error as &dyn std::error::Error, %ulid, "cannot remove a block");
+        }
+    }
+}

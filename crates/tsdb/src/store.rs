@@ -1,0 +1,238 @@
+//! What the database and its jobs share.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use chronolith_env::Env;
+use chronolith_head::{Head, Snapshots};
+use chronolith_model::Timestamp;
+use chronolith_wal::Wal;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::{blocks::BlockSet, mark::Mark, metadata::MetadataStore, options::DbOptions};
+
+/// A clock that is less ahead of the newest sample is taken for right, in milliseconds.
+const CLOCK_AHEAD_MS: i64 = 3_600_000;
+
+/// What the database and its jobs share.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) env: Env,
+    pub(crate) options: DbOptions,
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    pub(crate) head: Arc<Head>,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) blocks: Arc<BlockSet>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) metadata: Arc<MetadataStore>,
+    /// The mark as it should be on disk. Locked after a change of the blocks has begun, if at all.
+    pub(crate) mark: Mutex<Mark>,
+    /// The mark on disk is an older one.
+    mark_stale: AtomicBool,
+    /// Work that is under way is to end.
+    pub(crate) stopping: AtomicBool,
+    /// The log had samples that are too old by the clock of the start.
+    hidden: bool,
+    /// The head is to be cut up to here.
+    pub(crate) wanted_cut: Mutex<Option<Timestamp>>,
+    /// There is so little room on the device that nothing is taken.
+    disk_short: AtomicBool,
+    /// Held while blocks are merged, or must not be. Locked before a change of the blocks begins.
+    pub(crate) merging: Mutex<()>,
+    /// So many wait for a merge to end.
+    interrupting: AtomicUsize,
+    pub(crate) counters: Counters,
+}
+
+/// What the jobs count.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) cuts: AtomicU64,
+    pub(crate) cuts_failed: AtomicU64,
+    pub(crate) cuts_pressed: AtomicU64,
+    pub(crate) blocks_cut: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) compactions_failed: AtomicU64,
+    pub(crate) frames_copied: AtomicU64,
+    pub(crate) frames_encoded: AtomicU64,
+    pub(crate) blocks_dropped: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
+}
+
+/// What cuts, compactions and retention have done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobStats {
+    /// Cuts that came to their end.
+    pub cuts: u64,
+    /// Attempts at a cut that failed; they are repeated.
+    pub cuts_failed: u64,
+    /// Cuts made early, for want of memory.
+    pub cuts_pressed: u64,
+    /// Blocks that cuts wrote.
+    pub blocks_cut: u64,
+    /// Compactions that came to their end.
+    pub compactions: u64,
+    /// Compactions that failed.
+    pub compactions_failed: u64,
+    /// Frames that compactions took over byte for byte.
+    pub frames_copied: u64,
+    /// Frames that they encoded anew.
+    pub frames_encoded: u64,
+    /// Blocks dropped by retention.
+    pub blocks_dropped: u64,
+    /// Snapshots of the head.
+    pub snapshots: u64,
+    /// Whether writes are refused because the device is nearly full.
+    pub disk_short: bool,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Store {
+    pub(crate) fn new(
+        env: &Env,
+        options: DbOptions,
+        dir: PathBuf,
+        (head, wal): (Arc<Head>, Arc<Wal>),
+        (blocks, snapshots): (Arc<BlockSet>, Snapshots),
+        mark: Mark,
+        hidden: bool,
+    ) -> Self {
+        Self {
+            env: env.clone(),
+            options,
+            dir,
+            head,
+            wal,
+            blocks,
+            snapshots,
+            metadata: Arc::new(MetadataStore::new(options.metadata_metrics_max)),
+            mark: Mutex::new(mark),
+            mark_stale: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            hidden,
+            wanted_cut: Mutex::new(None),
+            disk_short: AtomicBool::new(false),
+            merging: Mutex::new(()),
+            interrupting: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether the jobs are to end.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether a merge is to be given up.
+    pub(crate) fn merge_is_unwanted(&self) -> bool {
+        self.stopping() || self.interrupting.load(Ordering::Acquire) > 0
+    }
+
+    /// Ends a merge that is under way; there is none while the result lives.
+    pub(crate) fn without_merges(&self) -> MutexGuard<'_, ()> {
+        self.interrupting.fetch_add(1, Ordering::AcqRel);
+        let guard = self.merging.lock();
+        self.interrupting.fetch_sub(1, Ordering::AcqRel);
+        guard
+    }
+
+    /// Makes `mark` the mark, on disk too if that is possible now.
+    pub(crate) fn set_mark(&self, mark: Mark) -> chronolith_env::Result<()> {
+        let mut known = self.mark.lock();
+        *known = mark;
+        let stored = known.store(&*self.env.fs, &self.dir);
+        self.mark_stale.store(stored.is_err(), Ordering::Release);
+        stored
+    }
+
+    /// Makes `mark` the mark once it is on disk, and not at all if that is not possible now.
+    pub(crate) fn try_mark(&self, mark: Mark) -> chronolith_env::Result<()> {
+        let mut known = self.mark.lock();
+        let stored = mark.store(&*self.env.fs, &self.dir);
+        // It may have got its name without that being durable.
+        self.mark_stale.store(stored.is_err(), Ordering::Release);
+        stored?;
+        *known = mark;
+        Ok(())
+    }
+
+    /// Writes the mark again if that has failed.
+    pub(crate) fn mend_mark(&self) {
+        if !self.mark_stale.load(Ordering::Acquire) {
+            return;
+        }
+        let known = self.mark.lock();
+        match known.store(&*self.env.fs, &self.dir) {
+            Ok(()) => self.mark_stale.store(false, Ordering::Release),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot write the mark of the last cut"
+                );
+            }
+        }
+    }
+
+    /// Whether the clock is so far ahead of what is stored that the head may have dropped what is not too old. Nothing is
+    /// made final then: a clock that is wrong hides samples, but destroys none.
+    pub(crate) fn clock_is_ahead(&self) -> bool {
+        let by_clock = self.head.floor();
+        let lost = || self.hidden || self.head.times().is_none() || self.head.stats().samples_dropped > 0;
+        by_clock.saturating_sub(self.head.log_floor()) > CLOCK_AHEAD_MS && lost()
+    }
+
+    /// Bytes that may still be written before the reserve is touched; `None` where nobody can tell.
+    pub(crate) fn room(&self) -> Option<u64> {
+        let free = self.env.fs.free_bytes(&self.dir).ok().flatten()?;
+        Some(free.saturating_sub(self.options.disk_reserve))
+    }
+
+    /// Looks whether the device is nearly full.
+    pub(crate) fn watch_disk(&self) {
+        let short = self.options.disk_reserve > 0 && self.room() == Some(0);
+        if self.disk_short.swap(short, Ordering::AcqRel) != short {
+            if short {
+                tracing::error!(
+                    reserve = self.options.disk_reserve,
+                    "the disk is nearly full: writes are refused"
+                );
+            } else {
+                tracing::info!("there is room on the disk again: writes are taken");
+            }
+        }
+    }
+
+    /// Whether writes are to be refused because the device is nearly full.
+    pub(crate) fn disk_short(&self) -> bool {
+        self.disk_short.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn job_stats(&self) -> JobStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        JobStats {
+            cuts: get(&counters.cuts),
+            cuts_failed: get(&counters.cuts_failed),
+            cuts_pressed: get(&counters.cuts_pressed),
+            blocks_cut: get(&counters.blocks_cut),
+            compactions: get(&counters.compactions),
+            compactions_failed: get(&counters.compactions_failed),
+            frames_copied: get(&counters.frames_copied),
+            frames_encoded: get(&counters.frames_encoded),
+            blocks_dropped: get(&counters.blocks_dropped),
+            snapshots: get(&counters.snapshots),
+            disk_short: self.disk_short(),
+        }
+    }
+}
