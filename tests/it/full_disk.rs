@@ -94,10 +94,13 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     let script = "mount -t tmpfs -o size=12m tmpfs \"$1\" || exit 77
         head -c 4194304 /dev/zero > \"$1/ballast\" || exit 77
         shift; exec \"$@\"";
+    // The reserve is larger than this disk: nothing would be taken from the start.
+    let config = scratch.dir.path().join("chronolith.yml");
+    fs::write(&config, "storage:\n  disk_reserve: 0B\n").expect("a configuration");
     let mut command = with_own_mounts(script);
     command.arg(&mount).arg(&scratch.spec.program);
     command.args(["serve", "--no-self-scrape", "--listen", &addr.to_string(), "--data-dir"]);
-    command.arg(mount.join("data"));
+    command.arg(mount.join("data")).arg("--config").arg(&config);
     let log = scratch.dir.path().join("log");
     let Ok(mut process) = Process::spawn("chronolith", command, &log) else {
         return skip("full disk", "there is no unshare");
