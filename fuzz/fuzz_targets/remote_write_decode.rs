@@ -29,7 +29,7 @@ fn check(message: &[u8]) {
         histograms_per_request_max: 50,
         buckets_per_request_max: 1000,
         exemplars_per_request_max: 20,
-        stores: Stores { histograms: true, exemplars: true, start_timestamps: true },
+        stores: Stores { histograms: true, exemplars: true, start_timestamps: true, ..Stores::default() },
     };
     let hasher = KeyHasher::new(7);
     let mut decoded = DecodedWrite::default();
