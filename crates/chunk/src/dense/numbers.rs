@@ -211,7 +211,9 @@ pub(super) fn decimal(value: f64, scale: f64) -> Option<i64> {
         return ((integer as f64).to_bits() == value.to_bits() && value.abs() < 9.2e18).then_some(integer);
     }
     let scaled = (value * scale).round_ties_even();
-    (scaled.abs() <= INTEGER_MAX && (scaled / scale).to_bits() == value.to_bits()).then_some(scaled as i64)
+    // Back from the integer, not from the float: a negative zero is no integer.
+    let integer = scaled as i64;
+    (scaled.abs() <= INTEGER_MAX && (integer as f64 / scale).to_bits() == value.to_bits()).then_some(integer)
 }
 
 #[inline]

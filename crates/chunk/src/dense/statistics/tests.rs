@@ -45,6 +45,18 @@ fn definitions() {
 }
 
 #[test]
+fn negative_zeros_stay() {
+    check(&[&[-0.0][..], &[-0.0, STALE], &[-0.0, 0.5], &[0.1, -0.0], &[-0.5, -0.0, 0.0]].map(Statistics::of));
+    let column: Vec<f64> = (0..100).map(|i| [-0.0, 0.5, -0.25][i % 3]).collect();
+    let mut builder = crate::dense::FrameBuilder::new();
+    builder.push(&column, 0, 0).unwrap();
+    let (mut frame, mut back) = (Vec::new(), Vec::new());
+    builder.finish(&mut frame);
+    crate::dense::Frame::open(&frame).unwrap().decode(0, &mut back).unwrap();
+    assert!(back.iter().map(|v| v.to_bits()).eq(column.iter().map(|v| v.to_bits())));
+}
+
+#[test]
 fn sizes() {
     let constants: Vec<_> = (0..1000).map(|i| Statistics::of(&[f64::from(i % 7); 480])).collect();
     assert!(check(&constants).len() < 400);
