@@ -15,7 +15,7 @@ use chronolith_block::{
     inspect, merge, tombstones_path, verify,
 };
 use chronolith_env::{Fs, OpenMode};
-use chronolith_model::{Labels, TenantId, TimeRange};
+use chronolith_model::{Labels, StartTimestamp, TenantId, TimeRange};
 use libfuzzer_sys::fuzz_target;
 use memory_fs::MemoryFs;
 
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((mode, rest)) = data.split_first() else { return };
     let (block, tombstones) = match mode % 4 {
         0 => (rest.to_vec(), None),
-        1 => (with_footer(&[b"CHRB\x01\0\0\0", rest].concat(), 8), None),
+        1 => (with_footer(&[b"CHRB\x02\0\0\0", rest].concat(), 8), None),
         2 => {
             let mut tombstones = rest.to_vec();
             tombstones.extend_from_slice(&crc32fast::hash(rest).to_le_bytes());
@@ -74,7 +74,7 @@ fn ulid(number: u64) -> Ulid {
     Ulid::from_parts(number, 7)
 }
 
-/// Makes the footer of a file whose hotcache starts at `off`.
+/// Makes the footer of a file whose hotcache starts at `off`; the hotcache says of which version it is.
 fn with_footer(file: &[u8], off: usize) -> Vec<u8> {
     let mut bytes = file.to_vec();
     let start = bytes.len();
@@ -83,7 +83,7 @@ fn with_footer(file: &[u8], off: usize) -> Vec<u8> {
     bytes.extend_from_slice(&((start - off) as u32).to_le_bytes());
     bytes.extend_from_slice(&hotcache.to_le_bytes());
     bytes.extend_from_slice(&((start + FOOTER) as u64).to_le_bytes());
-    bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[file.get(off).copied().unwrap_or(2), 0, 0, 0, 0, 0, 0, 0]);
     let crc = crc32fast::hash(&bytes[start..]);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes.extend_from_slice(b"CHRB");
@@ -128,6 +128,10 @@ fn sound() -> &'static [u8] {
                 writer.push_floats(n, &timestamps, &values).expect("in memory");
             }
             writer.end_part().expect("one is open");
+        }
+        for n in (0..20_u32).step_by(3) {
+            let step = |since, start| StartTimestamp { since, start };
+            writer.push_starts(n, 1, &[step(0, -5), step(7000, 6500)]).expect("in memory");
         }
         let path = writer.finish().expect("in memory").path;
         let file = fs.open(&path, OpenMode::Read).expect("it is there");

@@ -2,26 +2,12 @@
 //! error; an index of our own answers like a look at every series.
 #![no_main]
 
-use bytes::Bytes;
 use chronolith_index::{
-    CompiledMatcher, DiskIndex, DiskIndexError, EncodedIndex, IndexSection, IndexWriter, MemorySections,
-    SectionRead,
+    CompiledMatcher, DiskIndex, DiskIndexError, EncodedIndex, IndexWriter, MemorySections, SectionRead,
+    test_support::Unchecked,
 };
 use chronolith_model::{Labels, MatchOp, Matcher};
 use libfuzzer_sys::fuzz_target;
-
-/// Sections whose checksums are not compared.
-struct Unchecked(MemorySections);
-
-impl SectionRead for Unchecked {
-    fn read(&self, section: IndexSection, offset: u64, len: usize) -> Result<Bytes, DiskIndexError> {
-        self.0.read(section, offset, len)
-    }
-
-    fn verifies(&self) -> bool {
-        false
-    }
-}
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else { return };

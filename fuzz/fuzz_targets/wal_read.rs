@@ -1,7 +1,7 @@
 //! Logs of any bytes: opening, replaying and inspecting them end without a panic, and make nothing up.
 //!
 //! The first byte chooses: the rest is a segment as it stands, or it is made into records with the right checksums, so
-//! that what is behind the checksums is reached, too, and then damaged in one place.
+//! that what is behind the checksums is reached, too, and then damaged in one place. It also chooses the version of the format.
 #![no_main]
 
 mod memory_fs;
@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use chronolith_env::Env;
 use chronolith_wal::inspect::{Segment, segments};
-use chronolith_wal::{FORMAT_VERSION, LoggedSample, Replay, SeriesDef, Wal, WalOptions};
+use chronolith_wal::{
+    BLOB_BYTES_MAX, FORMAT_VERSION, FORMAT_VERSION_MIN, LoggedBlob, LoggedSample, LoggedStart, Replay,
+    SeriesDef, Wal, WalOptions,
+};
 use libfuzzer_sys::fuzz_target;
 use memory_fs::MemoryFs;
 use parking_lot::Mutex;
@@ -21,13 +24,15 @@ const NUMBER: u32 = 1;
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, rest)) = data.split_first() else { return };
+    let versions = u16::from(FORMAT_VERSION - FORMAT_VERSION_MIN + 1);
+    let version = FORMAT_VERSION - u16::from(mode / 4) % versions;
     let file = match mode % 4 {
         0 => rest.to_vec(),
-        1 => [segment_header(), rest.to_vec()].concat(),
-        2 => records(rest),
+        1 => [segment_header(version), rest.to_vec()].concat(),
+        2 => records(version, rest),
         _ => {
             let Some((place, rest)) = rest.split_at_checked(3) else { return };
-            let mut file = records(rest);
+            let mut file = records(version, rest);
             let at = usize::from(u16::from_le_bytes([place[0], place[1]])) % file.len();
             file[at] ^= place[2];
             file
@@ -54,6 +59,8 @@ fn check(file: Vec<u8>, intact: bool) {
     let report = opened.replay(1, &seen).expect("damage is no error");
     assert_eq!(report.samples, seen.0.lock().samples);
     assert_eq!(report.series, seen.0.lock().series);
+    let others = [report.histograms, report.starts, report.exemplars];
+    assert_eq!(others, seen.0.lock().others);
     if intact {
         // The checksums are right: what is reported as damage can only be the content of a record.
         assert!(opened.report().torn_tail.is_none(), "{:?}", opened.report());
@@ -76,6 +83,10 @@ struct Counts {
     samples: u64,
     label_bytes: usize,
     last: Option<(u32, i64, u64)>,
+    /// Histograms, starts, exemplars.
+    others: [u64; 3],
+    other_bytes: usize,
+    last_start: Option<LoggedStart>,
 }
 
 impl Replay for Seen {
@@ -92,11 +103,36 @@ impl Replay for Seen {
         counts.samples += samples.len() as u64;
         counts.last = samples.last().map(|s| (s.series, s.timestamp, s.value.to_bits()));
     }
+
+    fn histograms(&self, _shard: usize, _sequence: u64, histograms: &[LoggedBlob<'_>]) {
+        self.blobs(0, histograms);
+    }
+
+    fn starts(&self, _shard: usize, _sequence: u64, starts: &[LoggedStart]) {
+        let mut counts = self.0.lock();
+        counts.others[1] += starts.len() as u64;
+        counts.last_start = starts.last().copied().or(counts.last_start);
+    }
+
+    fn exemplars(&self, _shard: usize, _sequence: u64, exemplars: &[LoggedBlob<'_>]) {
+        self.blobs(2, exemplars);
+    }
+}
+
+impl Seen {
+    fn blobs(&self, kind: usize, blobs: &[LoggedBlob<'_>]) {
+        let mut counts = self.0.lock();
+        counts.others[kind] += blobs.len() as u64;
+        for entry in blobs {
+            assert!(entry.bytes.len() <= BLOB_BYTES_MAX);
+            counts.other_bytes += entry.bytes.len();
+        }
+    }
 }
 
 /// Records from `data`, each: type, flags, shard, length (two bytes), payload.
-fn records(data: &[u8]) -> Vec<u8> {
-    let mut file = segment_header();
+fn records(version: u16, data: &[u8]) -> Vec<u8> {
+    let mut file = segment_header(version);
     let mut rest = data;
     let mut seq = 1u64;
     while let Some((head, tail)) = rest.split_at_checked(5) {
@@ -110,7 +146,7 @@ fn records(data: &[u8]) -> Vec<u8> {
         file.extend_from_slice(&seq.to_le_bytes());
         file.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&FORMAT_VERSION.to_le_bytes());
+        crc.update(&version.to_le_bytes());
         crc.update(&NUMBER.to_le_bytes());
         crc.update(&file[start..]);
         file.extend_from_slice(&crc.finalize().to_le_bytes());
@@ -120,9 +156,9 @@ fn records(data: &[u8]) -> Vec<u8> {
     file
 }
 
-fn segment_header() -> Vec<u8> {
+fn segment_header(version: u16) -> Vec<u8> {
     let mut header = b"CHRNOWAL".to_vec();
-    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&version.to_le_bytes());
     header.extend_from_slice(&0u16.to_le_bytes());
     header.extend_from_slice(&NUMBER.to_le_bytes());
     header.extend_from_slice(&0u32.to_le_bytes());

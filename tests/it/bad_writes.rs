@@ -165,18 +165,34 @@ fn metadata_and_empty_requests_are_accepted() {
 }
 
 #[test]
-fn a_histogram_is_refused_by_name_and_the_floats_beside_it_are_stored() {
+fn a_histogram_is_stored_with_the_floats_beside_it() {
     let scratch = Scratch::new();
     let server = scratch.start();
     let mut client = server.client();
     let now = now_ms();
     let mut request = WriteRequest::new();
     request.push_sample(&encode_labels([("__name__", "float_beside")]), now, 1.0);
-    let mut message = request.message().to_vec();
+    let floats = request.message().to_vec();
+    let message = |sum: f64| [floats.clone(), with_histogram(now, sum)].concat();
+    // A repeated request is no error; another histogram in place of the one that is there is.
+    for _ in 0..2 {
+        let response = write(&mut client, &compress(&message(1.0))).expect("an answer");
+        assert!(response.ok(), "{} {}", response.status, response.text());
+    }
+    let response = write(&mut client, &compress(&message(2.0))).expect("an answer");
+    assert_eq!(response.status, 400, "{}", response.text());
+    assert!(response.text().contains("native_histogram"), "{}", response.text());
+    assert_eq!(read(&mut client, "float_beside[1m]", now).expect("an answer").len(), 1);
+    expect_alive(&server, &mut client, now);
+}
+
+/// A series of a request, with a native histogram.
+fn with_histogram(now: i64, sum: f64) -> Vec<u8> {
+    let mut message = Vec::new();
     let mut series = encode_labels([("__name__", "native_histogram")]);
-    // Histogram { count_int: 1, sum: 1, schema: 0, zero_threshold: 1e-3, zero_count_int: 1, timestamp: now }
+    // Histogram { count_int: 1, sum, schema: 0, zero_threshold: 1e-3, zero_count_int: 1, timestamp: now }
     let mut histogram = vec![0x08, 0x01, 0x19];
-    histogram.extend_from_slice(&1.0f64.to_le_bytes());
+    histogram.extend_from_slice(&sum.to_le_bytes());
     histogram.extend_from_slice(&[0x20, 0x00, 0x29]);
     histogram.extend_from_slice(&1e-3f64.to_le_bytes());
     histogram.extend_from_slice(&[0x30, 0x01, 0x78]);
@@ -187,10 +203,7 @@ fn a_histogram_is_refused_by_name_and_the_floats_beside_it_are_stored() {
     message.push(0x0a);
     put_varint(&mut message, series.len() as u64);
     message.extend_from_slice(&series);
-    let response = write(&mut client, &compress(&message)).expect("an answer");
-    assert_eq!(response.status, 400, "{}", response.text());
-    assert!(response.text().contains("histogram"), "{}", response.text());
-    assert_eq!(read(&mut client, "float_beside[1m]", now).expect("an answer").len(), 1);
+    message
 }
 
 fn expect_alive(server: &Server, client: &mut Client, now: i64) {

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use chronolith_chunk::dense::{Frame, Statistics};
 use chronolith_chunk::histogram::HistogramFrame;
+use chronolith_index::PageCache;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::slot_table::SlotTable;
+use crate::starts::StartPage;
 
 /// How many bytes a cache holds unless told otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 128 << 20;
@@ -20,20 +22,27 @@ const SHARDS: usize = 16;
 /// What a piece costs beside itself: key, entry, place in the map.
 const ENTRY_BYTES: usize = 96;
 
-/// A cache of opened frames, slot tables, timestamp pages, statistics and index pages. Clones are the same cache.
+/// One in so many bytes of a cache is for pages of indexes.
+const INDEX_SHARE: usize = 4;
+
+/// A cache of opened frames, slot tables, timestamp pages, statistics, start timestamps and index pages. Clones are the
+/// same cache: blocks opened with it share it, their indexes too.
 ///
 /// Pieces are replaced in the order of a clock: one that was used since the hand came by stays. Nothing larger than a
 /// sixteenth of the whole is kept.
 #[derive(Clone, Debug)]
 pub struct BlockCache {
     inner: Arc<Inner>,
+    index: Arc<PageCache>,
 }
 
 /// What a cache holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Bytes held.
+    /// Bytes held, decoded pages of indexes among them.
     pub bytes: u64,
+    /// Bytes of decoded pages of indexes.
+    pub index_bytes: u64,
     /// The most bytes it holds.
     pub bytes_max: u64,
     /// Pieces held.
@@ -90,6 +99,7 @@ pub(crate) enum Piece {
     Table(Arc<SlotTable>),
     Columns(Arc<Vec<Vec<i64>>>),
     Statistics(Arc<Vec<Statistics>>),
+    Starts(Arc<StartPage>),
     Bytes(Bytes),
 }
 
@@ -101,16 +111,26 @@ impl Piece {
             Self::Table(table) => table.heap_bytes(),
             Self::Columns(columns) => columns.iter().map(|column| column.capacity() * 8 + 24).sum(),
             Self::Statistics(statistics) => statistics.capacity() * size_of::<Statistics>(),
+            Self::Starts(page) => page.heap_bytes(),
             Self::Bytes(bytes) => bytes.len(),
         }
     }
 }
 
 impl BlockCache {
-    /// A cache of at most `bytes_max` bytes; 0 keeps nothing.
+    /// A cache of at most `bytes_max` bytes, a quarter of them for decoded pages of indexes; 0 keeps nothing.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
+        let index = bytes_max / INDEX_SHARE;
+        Self::with_index_pages(bytes_max - index, Arc::new(PageCache::new(index)))
+    }
+
+    /// A cache of at most `bytes_max` bytes, decoded pages of indexes not among them: these are kept in `index`, which
+    /// others may use too.
+    #[must_use]
+    pub fn with_index_pages(bytes_max: usize, index: Arc<PageCache>) -> Self {
         Self {
+            index,
             inner: Arc::new(Inner {
                 shards: std::array::from_fn(|_| Mutex::default()),
                 shard_bytes_max: bytes_max / SHARDS,
@@ -122,12 +142,21 @@ impl BlockCache {
         }
     }
 
+    /// Where decoded pages of indexes are kept.
+    #[must_use]
+    pub const fn index_pages(&self) -> &Arc<PageCache> {
+        &self.index
+    }
+
     /// What it holds and has done.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         let inner = &self.inner;
+        let index_bytes = self.index.bytes() as u64;
         let mut stats = CacheStats {
-            bytes_max: (inner.shard_bytes_max * SHARDS) as u64,
+            bytes: index_bytes,
+            index_bytes,
+            bytes_max: (inner.shard_bytes_max * SHARDS + self.index.bytes_max()) as u64,
             hits: inner.hits.load(Ordering::Relaxed),
             misses: inner.misses.load(Ordering::Relaxed),
             evictions: inner.evictions.load(Ordering::Relaxed),
@@ -262,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_its_bytes() {
-        let cache = BlockCache::new(SHARDS * 10_000);
+        let cache = BlockCache::with_index_pages(SHARDS * 10_000, Arc::new(PageCache::new(0)));
         for off in 0..5000 {
             cache.insert(key(1, off), piece(100));
             cache.insert(key(1, off), piece(100));
@@ -277,7 +306,7 @@ mod tests {
 
     #[test]
     fn pieces_in_use_outlive_others() {
-        let cache = BlockCache::new(SHARDS * 4096);
+        let cache = BlockCache::with_index_pages(SHARDS * 4096, Arc::new(PageCache::new(0)));
         cache.insert(key(1, 7), piece(100));
         for off in 100..5000 {
             assert!(cache.get(key(1, 7)).is_some(), "{off}");

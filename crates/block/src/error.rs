@@ -27,6 +27,8 @@ pub enum Section {
     Statistics,
     /// Exemplars.
     Exemplars,
+    /// Start timestamps.
+    Starts,
     /// Series to labels.
     Forward,
     /// Label pairs to series.
@@ -53,6 +55,7 @@ impl fmt::Display for Section {
             Self::SlotTables => "slot tables",
             Self::Statistics => "statistics",
             Self::Exemplars => "exemplars",
+            Self::Starts => "start timestamps",
             Self::Forward => "forward table",
             Self::Postings => "postings",
             Self::Dictionaries => "dictionaries",
@@ -155,8 +158,8 @@ pub enum Error {
     },
     /// A file of another version. Nothing was changed.
     #[error(
-        "{path}: {section} has format version {got}, this program knows version {expected}; use the program version \
-         that wrote it"
+        "{path}: {section} has format version {got}, this program knows versions up to {expected}; use the program \
+         version that wrote it"
     )]
     ForeignVersion {
         /// The file.
@@ -165,7 +168,7 @@ pub enum Error {
         section: Section,
         /// Its version.
         got: u8,
-        /// Ours.
+        /// The newest we know.
         expected: u8,
     },
     /// The index refuses a series.

@@ -29,6 +29,8 @@ pub struct Summary {
     pub encodings: Vec<EncodingCount>,
     /// Most bytes first.
     pub metrics: Vec<MetricBytes>,
+    /// Steps of start timestamps: one per series and change, of those of which the start is known.
+    pub starts: u64,
     /// Tombstones in force.
     pub tombstones: u64,
 }
@@ -126,6 +128,7 @@ pub fn inspect(block: &Block) -> Result<Summary> {
         parts: directory.parts.iter().map(summarise).collect(),
         encodings,
         metrics,
+        starts: directory.starts.iter().map(|page| u64::from(page.steps)).sum(),
         tombstones: block.tombstones().len() as u64,
     })
 }
@@ -208,6 +211,7 @@ fn sections(block: &Block) -> Vec<SectionBytes> {
         }
     }
     directory.exemplars.iter().for_each(|page| add(Section::Exemplars, page.unit.len.into()));
+    directory.starts.iter().for_each(|page| add(Section::Starts, page.unit.len.into()));
     directory.metadata.iter().for_each(|unit| add(Section::Metadata, unit.len.into()));
     add(Section::Dictionaries, directory.dictionaries.len);
     add(Section::Postings, directory.postings.len);

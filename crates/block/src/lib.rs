@@ -17,6 +17,7 @@ mod merge;
 mod meta;
 mod reader;
 mod slot_table;
+mod starts;
 mod tombstones;
 mod ulid;
 mod verify;

@@ -4,6 +4,7 @@ mod extras;
 mod ids;
 mod parts;
 mod plan;
+mod starts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ struct Run<'a> {
 /// the number of parts demands it and up to [`COLUMN_SAMPLES_MAX`](chronolith_chunk::dense::COLUMN_SAMPLES_MAX).
 ///
 /// Memory, besides that of [`BlockWriter`]: 8 bytes per series of each input, the metadata of all inputs, and for each part
-/// that is being joined an opened frame, slot table and page of timestamps. Open the inputs with a small
+/// that is being joined an opened frame, slot table and page of timestamps; at the end of the merge these of all parts
+/// that overlapped, if there are start timestamps, of which those of one series are in memory. Open the inputs with a small
 /// [`crate::BlockCache`] of their own, so that a merge does not empty that of the queries.
 ///
 /// `cancelled` is asked between frames.
@@ -103,10 +105,12 @@ pub fn merge(
         });
     }
     let mut run = Run { inputs, window, writer, cancelled, frames_copied: 0, bytes_copied: 0 };
-    for group in plan::plan(&run.inputs, window)? {
-        run.write_group(&group)?;
+    let groups = plan::plan(&run.inputs, window)?;
+    for group in &groups {
+        run.write_group(group)?;
     }
     run.write_exemplars()?;
+    run.write_starts(&groups)?;
     run.write_metadata()?;
     let frames_encoded = run.writer.frames() - run.frames_copied;
     let Run { writer, frames_copied, bytes_copied, .. } = run;

@@ -7,8 +7,11 @@ use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
 
 use crate::Ulid;
 
-/// The version of the block format this program writes and reads.
-pub const FORMAT_VERSION: u8 = 1;
+/// The version of the block format this program writes. It reads this one and all before it.
+pub const FORMAT_VERSION: u8 = 2;
+
+/// The version from which on blocks have start timestamps.
+pub(crate) const VERSION_WITH_STARTS: u8 = 2;
 
 /// The most blocks a block can name as its sources.
 pub const SOURCES_MAX: usize = 4096;

@@ -4,6 +4,7 @@ mod batch;
 pub(crate) mod cursor;
 pub(crate) mod samples;
 pub(crate) mod source;
+pub(crate) mod starts;
 
 use std::fmt;
 use std::path::Path;
@@ -24,7 +25,7 @@ use crate::cache::BlockCache;
 use crate::error::{Error, Result, Section};
 use crate::extras::{SeriesExemplars, decode_exemplars, decode_metadata};
 use crate::layout::HEADER_BYTES;
-use crate::layout::directory::{Directory, DirectoryError};
+use crate::layout::directory::Directory;
 use crate::layout::footer::{FOOTER_BYTES, Footer, FooterError, impossible};
 use crate::meta::{BlockMeta, tombstones_path};
 use crate::tombstones::{self, Deletions, Tombstone};
@@ -60,7 +61,8 @@ impl fmt::Debug for Block {
 }
 
 impl Block {
-    /// Opens the block in file `path`, and its tombstones. Reads the end of the file, mostly at once, and no more.
+    /// Opens the block in file `path`, and its tombstones. Reads the end of the file, mostly at once, and no more. What
+    /// is opened later, pages of the index too, goes to `cache`.
     ///
     /// # Errors
     /// When the file system refuses, the file is damaged, or of another version.
@@ -73,7 +75,8 @@ impl Block {
             postings: directory.postings,
             forward: directory.forward,
         };
-        let index = DiskIndex::open(&std::mem::take(&mut directory.index), index_source);
+        let pages = Arc::clone(cache.index_pages());
+        let index = DiskIndex::open_with(&std::mem::take(&mut directory.index), index_source, pages);
         let index = index.map_err(|error| damaged_index(path, &directory, footer.hotcache_off, error))?;
         let series = (directory.meta.series.into(), index.len().into());
         source.equal(Section::Hotcache, footer.hotcache_off, "number of series", series)?;
@@ -224,6 +227,15 @@ impl Block {
         self.deletions().tombstones.clone()
     }
 
+    /// About how many samples, of both kinds, the tombstones in force cover. Nothing is read: in each frame the series
+    /// that are meant, as a share of its slots, times the share of its part's time that is deleted for them. Exact where
+    /// whole frames and parts are deleted or untouched; otherwise as good as series of a frame are alike and samples are
+    /// evenly spread. Never more than there are.
+    #[must_use]
+    pub fn deleted_samples(&self) -> u64 {
+        self.deletions().deleted_samples(&self.inner.directory.parts)
+    }
+
     /// Grows with each change of the tombstones, over restarts too: a merge is only good if it has not changed since.
     #[must_use]
     pub fn tombstones_generation(&self) -> u64 {
@@ -344,15 +356,20 @@ fn open_directory(source: &Source) -> Result<(Directory, Footer)> {
         }
     };
     source.verify(Section::Hotcache, off, footer.hotcache_crc, crc32(hotcache))?;
-    let directory = Directory::decode(hotcache, off).map_err(|error| match error {
-        DirectoryError::Content(error) => source.damaged(Section::Hotcache, off, error),
-        DirectoryError::Version(got) => foreign(source, Section::Hotcache, got),
-    })?;
+    let directory = Directory::decode(hotcache, footer.version, off);
+    let directory = directory.map_err(|error| source.damaged(Section::Hotcache, off, error))?;
     Ok((directory, footer))
 }
 
-/// Gives an error of the index its place in the file.
+/// Gives an error of the index its place in the file; what the file system refused stays that, for it is no damage.
 fn damaged_index(path: &Path, directory: &Directory, hotcache_off: u64, source: DiskIndexError) -> Error {
+    let source = match source {
+        DiskIndexError::Read { section, offset, len, source } => match source.downcast::<Error>() {
+            Ok(refused) => return *refused,
+            Err(source) => DiskIndexError::Read { section, offset, len, source },
+        },
+        source => source,
+    };
     let (section, start) = match source.section() {
         IndexSection::Dictionaries => (Section::Dictionaries, directory.dictionaries.off),
         IndexSection::Postings => (Section::Postings, directory.postings.off),

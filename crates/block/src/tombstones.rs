@@ -4,7 +4,7 @@
 //! replaced as a whole: docs/format/block.md.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chronolith_codec::{Reader, crc32, write};
 use chronolith_env::{Fs, OpenMode};
@@ -13,6 +13,7 @@ use roaring::RoaringBitmap;
 
 use crate::Ulid;
 use crate::error::{ContentError, Error, Result, Section};
+use crate::layout::directory::{FrameEntry, PartEntry};
 use crate::layout::footer::impossible;
 use crate::writer::Output;
 
@@ -50,7 +51,21 @@ pub(crate) struct Deletions {
     pub(crate) series: Vec<RoaringBitmap>,
     /// All of them together.
     pub(crate) touched: RoaringBitmap,
+    /// How many samples they cover, once somebody has asked.
+    covered: OnceLock<u64>,
 }
+
+/// Series of which the same is deleted.
+#[derive(Debug)]
+struct Class {
+    series: RoaringBitmap,
+    /// What is, by number.
+    tombstones: Vec<usize>,
+}
+
+/// About so many classes of series are told apart when deleted samples are counted. What further tombstones cover is
+/// added up as if nothing else covered it.
+const CLASSES_MAX: usize = 256;
 
 impl Deletions {
     pub(crate) fn new(generation: u64, tombstones: Vec<Tombstone>, series: Vec<RoaringBitmap>) -> Self {
@@ -58,7 +73,51 @@ impl Deletions {
         for ids in &series {
             touched |= ids;
         }
-        Self { generation, tombstones, series, touched }
+        Self { generation, tombstones, series, touched, covered: OnceLock::new() }
+    }
+
+    /// About how many samples of `parts`, which are all of the block, are covered: see
+    /// [`crate::Block::deleted_samples`].
+    pub(crate) fn deleted_samples(&self, parts: &[PartEntry]) -> u64 {
+        *self.covered.get_or_init(|| {
+            let classes: Vec<(RoaringBitmap, Vec<TimeRange>)> = self.classes();
+            parts.iter().map(|part| covered(&classes, part)).sum()
+        })
+    }
+
+    /// The series that are meant, by what is deleted of them.
+    fn classes(&self) -> Vec<(RoaringBitmap, Vec<TimeRange>)> {
+        let mut classes: Vec<Class> = Vec::new();
+        for (number, ids) in self.series.iter().enumerate() {
+            let (mut rest, mut split) = (ids.clone(), Vec::new());
+            let told_apart = if classes.len() < CLASSES_MAX { classes.as_mut_slice() } else { &mut [] };
+            for class in told_apart {
+                let both = &class.series & &rest;
+                rest -= &both;
+                if both == class.series {
+                    class.tombstones.push(number);
+                } else if !both.is_empty() {
+                    class.series -= &both;
+                    let tombstones = class.tombstones.iter().copied().chain([number]).collect();
+                    split.push(Class { series: both, tombstones });
+                }
+            }
+            classes.append(&mut split);
+            if !rest.is_empty() {
+                classes.push(Class { series: rest, tombstones: vec![number] });
+            }
+        }
+        let ranges = |class: &Class| {
+            let tombstones = class.tombstones.iter().filter_map(|number| self.tombstones.get(*number));
+            let mut ranges = tombstones.flat_map(|tombstone| tombstone.ranges.iter().copied()).collect();
+            join(&mut ranges);
+            ranges
+        };
+        classes
+            .into_iter()
+            .map(|class| (ranges(&class), class))
+            .map(|(ranges, of)| (of.series, ranges))
+            .collect()
     }
 
     /// The ranges in which series `id` is deleted, ascending and apart, in `into`.
@@ -68,16 +127,9 @@ impl Deletions {
             return;
         }
         for (tombstone, _) in self.tombstones.iter().zip(&self.series).filter(|(_, ids)| ids.contains(id)) {
-            into.extend(tombstone.ranges.iter().filter(|range| range.min <= range.max));
+            into.extend(&tombstone.ranges);
         }
-        into.sort_unstable_by_key(|range| range.min);
-        into.dedup_by(|next, previous| {
-            let joined = next.min <= previous.max.saturating_add(1);
-            if joined {
-                previous.max = previous.max.max(next.max);
-            }
-            joined
-        });
+        join(into);
     }
 
     /// The series with a deletion inside `range`.
@@ -90,6 +142,46 @@ impl Deletions {
         }
         touched
     }
+}
+
+/// Sorts ranges, joins those that meet, and leaves out those that are empty.
+fn join(ranges: &mut Vec<TimeRange>) {
+    ranges.retain(|range| range.min <= range.max);
+    ranges.sort_unstable_by_key(|range| range.min);
+    ranges.dedup_by(|next, previous| {
+        let joined = next.min <= previous.max.saturating_add(1);
+        if joined {
+            previous.max = previous.max.max(next.max);
+        }
+        joined
+    });
+}
+
+/// How many milliseconds, both ends included.
+const fn millis(range: TimeRange) -> u128 {
+    range.max.wrapping_sub(range.min) as u64 as u128 + 1
+}
+
+/// About how many samples of a part are covered by the deletions of classes of series.
+fn covered(classes: &[(RoaringBitmap, Vec<TimeRange>)], part: &PartEntry) -> u64 {
+    // Of each class how much of the part's time, if any.
+    let times = classes.iter().map(|(series, ranges)| {
+        let inside = ranges.iter().filter(|range| range.overlaps(&part.range));
+        let inside = inside.map(|r| TimeRange::new(r.min.max(part.range.min), r.max.min(part.range.max)));
+        (series, inside.map(millis).sum::<u128>())
+    });
+    let times: Vec<_> = times.filter(|(_, time)| *time > 0).collect();
+    let of_frame = |frame: &FrameEntry| {
+        let slots = u64::from(frame.slots);
+        let shares = times.iter().map(|(series, time)| {
+            // Some of the ids in between may be in no slot.
+            u128::from(series.range_cardinality(frame.first..=frame.last).min(slots)) * time
+        });
+        let whole = u128::from(slots) * millis(part.range);
+        let samples = u128::from(frame.samples) * shares.sum::<u128>().min(whole) / whole.max(1);
+        u64::try_from(samples).unwrap_or(u64::MAX).min(frame.samples)
+    };
+    if times.is_empty() { 0 } else { part.floats.iter().chain(&part.histograms).map(of_frame).sum() }
 }
 
 /// Whether `timestamp` lies in one of `ranges`, which ascend and are apart.

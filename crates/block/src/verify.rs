@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chronolith_chunk::dense::Statistics;
 use chronolith_codec::crc32_continue;
 use chronolith_index::CompiledMatcher;
-use chronolith_model::Matcher;
+use chronolith_model::{Matcher, Timestamp};
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
@@ -13,9 +13,10 @@ use crate::Block;
 use crate::error::{Error, Result, Section};
 use crate::layout::directory::{FrameEntry, FrameKind, IndexSpan, PartEntry, UnitRef};
 use crate::layout::footer::FOOTER_BYTES;
-use crate::layout::{HEADER, HEADER_BYTES};
+use crate::layout::{HEADER_BYTES, header};
 use crate::reader::cursor::Cursor;
 use crate::series_order;
+use crate::starts::ALWAYS;
 
 /// The most problems a report lists.
 pub const PROBLEMS_MAX: usize = 100;
@@ -73,6 +74,12 @@ pub fn verify(block: &Block, cancelled: &dyn Fn() -> bool) -> Result<VerifyRepor
         run.note(read)?;
         run.report.units += 1;
     }
+    let mut last = None;
+    for page in 0..directory.starts.len() {
+        let checked = run.start_page(page, &mut last);
+        run.note(checked)?;
+        run.report.units += 1;
+    }
     let metadata = block.metadata().map(drop);
     run.note(metadata)?;
     run.report.units += directory.metadata.len() as u64;
@@ -108,9 +115,10 @@ impl Run<'_> {
     }
 
     fn header(&self) -> Result<()> {
-        let header = self.block.source().read_raw(0, HEADER.len())?;
+        let expected = header(self.block.directory().version);
+        let header = self.block.source().read_raw(0, expected.len())?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        self.block.source().equal(Section::Header, 0, "header", (number(&HEADER), number(&header)))
+        self.block.source().equal(Section::Header, 0, "header", (number(&expected), number(&header)))
     }
 
     /// Whether the units fill the file without gap or overlap.
@@ -128,6 +136,7 @@ impl Run<'_> {
             }
         }
         spans.extend(directory.exemplars.iter().map(|page| span_of(page.unit)));
+        spans.extend(directory.starts.iter().map(|page| span_of(page.unit)));
         spans.extend(directory.metadata.iter().copied().map(span_of));
         spans.sort_unstable();
         let mut end = HEADER_BYTES;
@@ -239,6 +248,24 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Checks a page of start timestamps; `last` is the last step of the page before.
+    fn start_page(&self, number: usize, last: &mut Option<Timestamp>) -> Result<()> {
+        let directory = self.block.directory();
+        let off = directory.starts.get(number).map_or(0, |entry| entry.unit.off);
+        let before = last.take();
+        let page = self.block.start_page(number)?;
+        let range = directory.meta.spec.range;
+        let steps = || page.iter().flat_map(|(_, steps)| steps);
+        let outside = steps().filter(|step| step.since != ALWAYS && !range.contains(step.since)).count();
+        let at = |what, pair| self.block.source().equal(Section::Starts, off, what, pair);
+        at("steps outside the block's range", (0, outside as u64))?;
+        if let Some((before, first)) = before.zip(steps().next()).filter(|_| page.continues) {
+            at("order of steps", (1, u64::from(before < first.since)))?;
+        }
+        *last = steps().last().map(|step| step.since);
         Ok(())
     }
 

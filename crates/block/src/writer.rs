@@ -3,6 +3,7 @@
 mod columns;
 mod output;
 pub(crate) mod part;
+mod starts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +12,15 @@ use chronolith_chunk::dense::COLUMN_SAMPLES_MAX;
 use chronolith_codec::crc32;
 use chronolith_env::Fs;
 use chronolith_index::IndexWriter;
-use chronolith_model::{Exemplar, Histogram, Labels, MetricMetadata, TimeRange, Timestamp};
+use chronolith_model::{Exemplar, Histogram, Labels, MetricMetadata, StartTimestamp, TimeRange, Timestamp};
 use roaring::RoaringBitmap;
 
 pub(crate) use columns::{COLUMNS_BYTES_MAX, COLUMNS_MAX, PAGE_SAMPLES};
 pub(crate) use output::Output;
 use part::{CopiedFrame, PartWriter, SeriesKey};
+use starts::StartWriter;
 
+use crate::FORMAT_VERSION;
 use crate::error::{Error, Result};
 use crate::extras::{
     EXEMPLAR_LABELS_MAX, EXTRA_PAGE_BYTES, EXTRA_TEXT_BYTES_MAX, encode_exemplars, encode_metadata,
@@ -25,7 +28,7 @@ use crate::extras::{
 use crate::layout::directory::{Directory, ExemplarPage, FrameKind, IndexSpan, PartEntry, UnitRef};
 use crate::layout::footer::Footer;
 use crate::layout::page::PageWriter;
-use crate::layout::{HEADER, HOTCACHE_BYTES_MAX};
+use crate::layout::{HOTCACHE_BYTES_MAX, header};
 use crate::meta::{BlockMeta, BlockSpec, PARTS_HARD_MAX, SERIES_MAX, SOURCES_MAX, block_path};
 
 /// A block that has been written.
@@ -58,6 +61,7 @@ pub struct BlockWriter {
     parts: Vec<PartEntry>,
     pages: PageWriter,
     exemplars: ExemplarWriter,
+    starts: StartWriter,
     metadata: Vec<UnitRef>,
     metadata_page: Vec<u8>,
     last_metric: Option<String>,
@@ -90,7 +94,7 @@ impl BlockWriter {
         }
         limit("sources", spec.sources.len(), SOURCES_MAX)?;
         let mut out = Output::create(fs, &block_path(dir, spec.ulid))?;
-        out.append(&HEADER)?;
+        out.append(&header(FORMAT_VERSION))?;
         Ok(Self {
             spec,
             out,
@@ -101,6 +105,7 @@ impl BlockWriter {
             parts: Vec::new(),
             pages: PageWriter::new(),
             exemplars: ExemplarWriter::default(),
+            starts: StartWriter::default(),
             metadata: Vec::new(),
             metadata_page: Vec::new(),
             last_metric: None,
@@ -192,6 +197,34 @@ impl BlockWriter {
         Ok(())
     }
 
+    /// Adds since when the counter that is series `id` has been counting, as `starts` say: steps that ascend, before the
+    /// first of which nothing is known. `first` is the oldest sample the series has in the block. They hold for the
+    /// samples that are read, out of whichever part; steps behind the block's range are left out. At any time after the
+    /// series itself, once per series, ids ascend.
+    ///
+    /// # Errors
+    /// When the series is not there or not behind the last one, the steps do not ascend, or the file system refuses.
+    pub fn push_starts(&mut self, id: u32, first: Timestamp, starts: &[StartTimestamp]) -> Result<()> {
+        if !starts.is_sorted_by(|a, b| a.since < b.since) {
+            return Err(Error::Input { what: "order of start timestamps", expected: 1, got: 0 });
+        }
+        let mut steps = vec![StartTimestamp { since: first, start: StartTimestamp::at(starts, first) }];
+        for step in starts.iter().filter(|step| first < step.since && step.since <= self.spec.range.max) {
+            StartTimestamp::push(&mut steps, step.since, step.start);
+        }
+        self.push_steps(id, &steps)
+    }
+
+    /// Adds the steps of series `id`, of which the first one holds for all before it too.
+    pub(crate) fn push_steps(&mut self, id: u32, steps: &[StartTimestamp]) -> Result<()> {
+        self.key(id)?;
+        let range = self.spec.range;
+        match steps.iter().skip(1).map(|step| step.since).find(|since| !range.contains(*since)) {
+            Some(timestamp) => Err(Error::OutOfRange { timestamp, min: range.min, max: range.max }),
+            None => self.starts.push(id, steps, &mut self.pages, &mut self.out),
+        }
+    }
+
     /// Adds the metadata of a metric; metrics come sorted by name, each once.
     ///
     /// # Errors
@@ -227,6 +260,7 @@ impl BlockWriter {
             });
         }
         self.exemplars.finish_page(&mut self.pages, &mut self.out)?;
+        self.starts.finish_page(&mut self.pages, &mut self.out)?;
         self.finish_metadata_page()?;
         self.parts.sort_by_key(|part| (part.range.min, part.priority));
         let directory = self.write_index()?;
@@ -238,6 +272,7 @@ impl BlockWriter {
             hotcache_len: bytes.len() as u32,
             hotcache_crc: crc32(&bytes),
             file_len: 0,
+            version: FORMAT_VERSION,
         };
         self.out.append(&bytes)?;
         footer.file_len = self.out.offset() + crate::layout::footer::FOOTER_BYTES as u64;
@@ -338,6 +373,7 @@ impl BlockWriter {
             exemplars,
         };
         Ok(Directory {
+            version: FORMAT_VERSION,
             meta,
             dictionaries,
             postings,
@@ -345,6 +381,7 @@ impl BlockWriter {
             index: index.directory,
             parts: std::mem::take(&mut self.parts),
             exemplars: std::mem::take(&mut self.exemplars.pages),
+            starts: std::mem::take(&mut self.starts.pages),
             metadata: std::mem::take(&mut self.metadata),
         })
     }

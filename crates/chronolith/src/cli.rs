@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::tools::{block::BlockCommand, tsdb::TsdbCommand, wal::WalCommand};
 
+/// Where the data lives if nothing else is said.
+pub(crate) const DATA_DIR_DEFAULT: &str = "./data";
+
 /// A time-series database for Prometheus data.
 #[derive(Debug, Parser)]
 #[command(name = "chronolith", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
@@ -35,7 +38,7 @@ pub(crate) enum Command {
     /// Look at blocks, also while a server runs on their directory
     #[command(subcommand)]
     Block(BlockCommand),
-    /// Look at all of a data directory's blocks together
+    /// Look at all of a data directory's blocks together, or compact it
     #[command(subcommand)]
     Tsdb(TsdbCommand),
 }
@@ -43,7 +46,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Where the data lives; made if missing
-    #[arg(long, value_name = "DIR", default_value = "./data")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
     pub(crate) data_dir: PathBuf,
     /// Address to listen on; 0.0.0.0:9077 for all interfaces (there is no authentication yet)
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9077", value_parser = listen_address)]
@@ -54,7 +57,7 @@ pub(crate) struct ServeArgs {
     /// Do not store the server's own metrics in itself
     #[arg(long)]
     pub(crate) no_self_scrape: bool,
-    /// Least severe messages to log: error, warn, info, debug, trace, or a tracing filter
+    /// Least severe messages to log: error, warn, info, debug, trace; or by module: info,chronolith_wal=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
     /// How to write log lines
@@ -74,21 +77,21 @@ pub(crate) struct QueryArgs {
     #[arg(value_name = "PROMQL")]
     pub(crate) query: String,
     /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9077")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9077", value_parser = server_url)]
     pub(crate) url: String,
     /// Evaluation time: Unix seconds or RFC 3339; default now
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["start", "end", "step"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["start", "end", "step"], value_parser = moment)]
     pub(crate) time: Option<String>,
     /// Start of a range query
-    #[arg(long, value_name = "TIME", requires = "end")]
+    #[arg(long, value_name = "TIME", requires = "end", value_parser = moment)]
     pub(crate) start: Option<String>,
     /// End of a range query
-    #[arg(long, value_name = "TIME", requires = "start")]
+    #[arg(long, value_name = "TIME", requires = "start", value_parser = moment)]
     pub(crate) end: Option<String>,
     /// Step of a range query: seconds or a duration such as 1m
-    #[arg(long, value_name = "DURATION", requires = "start", default_value = "1m")]
+    #[arg(long, value_name = "DURATION", requires = "start", default_value = "1m", value_parser = step)]
     pub(crate) step: String,
-    /// Print the server's JSON as it is
+    /// Print the server's JSON as it is, errors too
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -124,12 +127,44 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Where a server is.
+fn server_url(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err("TLS is not supported yet: http://HOST:PORT is needed".to_owned());
+    }
+    let needed = || "http://HOST:PORT is needed".to_owned();
+    let uri: hyper::Uri = text.parse().map_err(|_| needed())?;
+    let host = uri.authority().is_some_and(|authority| !authority.host().is_empty());
+    if uri.scheme_str() != Some("http") || !host || uri.query().is_some() {
+        return Err(needed());
+    }
+    Ok(text.to_owned())
+}
+
+/// A moment as the server reads it.
+fn moment(text: &str) -> Result<String, String> {
+    let seconds = text.parse::<f64>().is_ok_and(f64::is_finite);
+    if seconds || text.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("Unix seconds or RFC 3339 are needed: 1700000000, 1700000000.5 or 2023-11-14T22:13:20Z".to_owned())
+}
+
+/// A step as the server reads it.
+fn step(text: &str) -> Result<String, String> {
+    let seconds = text.parse::<f64>().is_ok_and(|seconds| seconds.is_finite() && seconds > 0.0);
+    if seconds || chronolith_model::parse_duration(text).is_some_and(|ms| ms > 0) {
+        return Ok(text.to_owned());
+    }
+    Err("seconds or a duration above zero are needed: 15, 0.5 or 1m".to_owned())
+}
+
 /// Prometheus' flags and what to use here; people bring their unit files along.
 const PROMETHEUS_FLAGS: [(&str, &str); 16] = [
     ("--config.file", "--config FILE"),
     ("--storage.tsdb.path", "--data-dir DIR"),
     ("--storage.tsdb.retention.time", "`storage: {retention: 15d}` in the file given by --config"),
-    ("--storage.tsdb.retention.size", "`storage: {memory_limit: 2GiB}` in the file given by --config"),
+    ("--storage.tsdb.retention.size", "`storage: {retention_size: 100GiB}` in the file given by --config"),
     ("--web.listen-address", "--listen ADDR:PORT"),
     ("--web.enable-remote-write-receiver", "nothing: remote write is always on, at /api/v1/write"),
     ("--web.max-connections", "`http: {connection_limit: 512}` in the file given by --config"),

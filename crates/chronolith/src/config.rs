@@ -1,14 +1,20 @@
 //! Configuration: what the user wrote ([`RawConfig`]) and what it amounts to ([`Config`]).
 //!
-//! Unknown keys are refused. Every default stands in [`Config::default`] and in the README.
+//! Unknown keys are refused. Defaults are those of the parts that are configured, and stand in the README.
 
+mod check;
 mod memory;
+mod yaml;
 
 use std::{fmt, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chronolith_model::{format_duration, parse_duration};
+use chronolith_promql::EngineOptions;
 use chronolith_remote::remote_write::{LABEL_RECORDS_BYTES_MAX, LABELS_PER_SERIES_MAX};
+use chronolith_server::HttpLimits;
+use chronolith_tsdb::DbOptions;
+use chronolith_wal::SyncPolicy;
 use serde::Deserialize;
 
 use memory::{default_head, default_memory};
@@ -123,48 +129,59 @@ impl Feature {
 
 const MIB: u64 = 1 << 20;
 
+/// Acknowledged samples may be that far from the disk.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How often the server stores its own metrics.
+const SELF_SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Requests of one kind at work at once, at most: each may hold a thread while it waits.
 const WAITING_MAX: usize = 10_000;
 
 /// Samples out of order are kept in memory until the next cut of the head.
 const OUT_OF_ORDER_MAX: Duration = Duration::from_secs(7 * 86_400);
 
+/// The defaults of the parts themselves, but for what depends on the memory of the machine.
 impl Default for Config {
     fn default() -> Self {
+        let (db, http, engine) = (DbOptions::default(), HttpLimits::default(), EngineOptions::default());
         let memory_max_bytes = default_memory();
         let mut config = Self {
             memory_max_bytes,
-            retention: Duration::from_secs(15 * 86_400),
-            retention_bytes: 0,
-            out_of_order_window: Duration::from_secs(3600),
-            block_range_max: Duration::ZERO,
-            disk_reserve_bytes: 256 * MIB,
+            retention: db.retention,
+            retention_bytes: db.retention_bytes,
+            out_of_order_window: db.ooo_window,
+            block_range_max: db.block_range_max,
+            disk_reserve_bytes: db.disk_reserve,
             memory_limit_bytes: default_head(memory_max_bytes),
-            series_limit: 2_000_000,
-            wal_sync: WalSync::Always,
-            wal_segment_bytes: 128 * MIB,
+            series_limit: db.series_max as u64,
+            wal_sync: match db.sync {
+                SyncPolicy::Always => WalSync::Always,
+                SyncPolicy::Interval(interval) => WalSync::Interval(interval),
+            },
+            wal_segment_bytes: db.segment_bytes,
             write: WriteLimits {
-                body_bytes_max: 16 << 20,
-                decompressed_bytes_max: 32 << 20,
-                inflight_max: 64,
-                series_max: 1_000_000,
-                labels_max: 256,
-                label_name_bytes_max: 1 << 10,
-                label_value_bytes_max: 16 << 10,
+                body_bytes_max: http.write_body_max_bytes,
+                decompressed_bytes_max: http.write_decoded_max_bytes,
+                inflight_max: http.writes_in_flight_max,
+                series_max: http.decode.series_per_request_max,
+                labels_max: http.decode.labels_per_series_max,
+                label_name_bytes_max: http.decode.label_name_bytes_max,
+                label_value_bytes_max: http.decode.label_value_bytes_max,
             },
             query: QueryConfig {
-                lookback: Duration::from_secs(300),
-                timeout: Duration::from_secs(120),
-                samples_max: 50_000_000,
+                lookback: engine.lookback,
+                timeout: engine.timeout,
+                samples_max: engine.samples_max,
                 memory_max_bytes: 0,
-                series_max: 1_000_000,
-                concurrency_max: 20,
-                subquery_step: Duration::from_secs(60),
+                series_max: engine.series_max,
+                concurrency_max: engine.concurrency_max,
+                subquery_step: engine.subquery_step,
                 features: Vec::new(),
             },
             cors_origins: Vec::new(),
-            connections_max: 512,
-            self_scrape: Some(Duration::from_secs(15)),
+            connections_max: http.connections_max,
+            self_scrape: Some(SELF_SCRAPE_INTERVAL),
         };
         config.query.memory_max_bytes = config.default_query();
         config
@@ -187,28 +204,17 @@ impl Config {
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let only_comments =
             text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-        let raw: RawConfig =
-            if only_comments { RawConfig::default() } else { serde_saphyr::from_str(text).map_err(told)? };
-        raw.validate()
+        let raw: RawConfig = if only_comments {
+            RawConfig::default()
+        } else {
+            serde_saphyr::from_str(text).map_err(|error| yaml::told(&error, text))?
+        };
+        let config = raw.validate().and_then(|config| config.check().map(|()| config));
+        config.map_err(|error| match yaml::place(text, &error.to_string()) {
+            Some((line, column)) => anyhow::anyhow!("line {line} column {column}: {error:#}"),
+            None => error,
+        })
     }
-}
-
-/// What is wrong with the YAML and where. The parser's error is told whole by its text; as a source it would be told
-/// twice.
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-fn told(error: serde_saphyr::Error) -> anyhow::Error {
-    let text = error.to_string();
-    let text: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("--> ")).collect();
-    let text = text.join("\n");
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let of_prometheus =
-        ["`global`", "`scrape_configs`", "`rule_files`", "`alerting`", "`scrape_config_files`"];
-    if of_prometheus.iter().any(|key| text.contains(&format!("unknown field {key}"))) {
-        return anyhow::anyhow!(
-            "{text}\nThis looks like the configuration of Prometheus; this server has its own, see README.md"
-        );
-    }
-    anyhow::anyhow!("{text}")
 }
 
 /// As YAML, complete: what a file would have to say to get this configuration.
@@ -221,7 +227,7 @@ impl fmt::Display for Config {
         writeln!(f, "  retention: {}", duration(self.retention))?;
         writeln!(f, "  retention_size: {}", size(self.retention_bytes))?;
         writeln!(f, "  out_of_order_window: {}", duration(self.out_of_order_window))?;
-        writeln!(f, "  block_range_max: {}", duration(self.block_range_max))?;
+        writeln!(f, "  block_range_max: {}{}", duration(self.block_range_max), self.block_range_note())?;
         writeln!(f, "  disk_reserve: {}", size(self.disk_reserve_bytes))?;
         writeln!(f, "  memory_limit: {}", size(self.memory_limit_bytes))?;
         writeln!(f, "  series_limit: {}", self.series_limit)?;
@@ -521,84 +527,12 @@ fn parse_sync(text: &str) -> anyhow::Result<WalSync> {
     let interval = interval.and_then(parse_duration).filter(|ms| *ms > 0);
     let ms = interval
         .with_context(|| format!("wal.sync: {text:?} is neither always nor interval(1s) or the like"))?;
-    Ok(WalSync::Interval(Duration::from_millis(ms.unsigned_abs())))
+    let interval = Duration::from_millis(ms.unsigned_abs());
+    if interval > SYNC_INTERVAL_MAX {
+        bail!("wal.sync: {text} is too long, at most {}", duration(SYNC_INTERVAL_MAX));
+    }
+    Ok(WalSync::Interval(interval))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        format!("{:#}", Config::parse(text).expect_err(text))
-    }
-
-    #[test]
-    fn printed_configuration_reads_back() {
-        let mut config = Config::default();
-        assert_eq!(Config::parse(&config.to_string()).expect("defaults"), config);
-        config.wal_sync = WalSync::Interval(Duration::from_millis(1500));
-        config.self_scrape = None;
-        config.cors_origins = vec!["https://a'b".to_owned(), "http://c".to_owned()];
-        config.query.features = vec![Feature::ExperimentalFunctions, Feature::FillModifiers];
-        assert_eq!(Config::parse(&config.to_string()).expect("changed"), config);
-    }
-
-    #[test]
-    fn an_empty_file_is_the_defaults() {
-        assert_eq!(Config::parse("").expect("empty"), Config::default());
-        assert_eq!(Config::parse("# nothing\n\n").expect("comments"), Config::default());
-    }
-
-    #[test]
-    fn the_parts_of_the_memory_fit_together() {
-        let parts = |text: &str| {
-            let config = Config::parse(text).expect(text);
-            let http = config.writes_memory() + config.answers_memory();
-            let sum = config.memory_limit_bytes + http + config.query.memory_max_bytes as u64;
-            assert!(sum <= config.memory_max_bytes, "{text}: {sum}");
-            (config.memory_limit_bytes / MIB, http / MIB, config.query.memory_max_bytes as u64 / MIB)
-        };
-        assert_eq!(parts("memory: {max: 128MiB}"), (64, 32, 32));
-        assert_eq!(parts("memory: {max: 1GiB}"), (512, 256, 256));
-        assert_eq!(parts("memory: {max: 16GiB}"), (2048, 768, 1024));
-        assert_eq!(parts("memory: {max: 1GiB}\nstorage: {memory_limit: 100MiB}"), (100, 256, 668));
-        assert_eq!(parts("memory: {max: 16GiB}\nquery: {memory_limit: 5GiB}"), (2048, 768, 5120));
-        parts("");
-        assert!(error("memory: {max: 127MiB}").contains("at least 128MiB"));
-        let head = error("memory: {max: 1GiB}\nstorage: {memory_limit: 1GiB}");
-        assert!(
-            head.contains("storage.memory_limit: 1GiB leaves less than 16MiB of memory.max (1GiB)"),
-            "{head}"
-        );
-        let query = error("memory: {max: 1GiB}\nquery: {memory_limit: 512MiB}");
-        assert!(
-            query.contains("query.memory_limit: 512MiB is more than memory.max (1GiB) leaves"),
-            "{query}"
-        );
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        assert!(error("storage: {retention: 15}").contains("storage.retention"));
-        assert!(error("storage: {retention: 1s}").contains("at least 1h"));
-        assert!(error("storage: {memory_limit: 5}").contains("storage.memory_limit"));
-        assert!(error("wal: {sync: sometimes}").contains("neither always nor interval"));
-        assert!(error("query: {features: [x]}").contains("known: promql-experimental-functions"));
-        assert!(error("remote_write: {inflight_limit: 0}").contains("at least 1"));
-        assert!(error("query: {concurrency_limit: 10001}").contains("at most 10000"));
-        assert!(error("remote_write: {inflight_limit: 10001}").contains("at most 10000"));
-        assert!(error("http: {connection_limit: 100001}").contains("at most 100000"));
-        assert!(error("remote_write: {label_limit: 65537}").contains("at most 65536"));
-        assert!(error("remote_write: {label_value_length_limit: 16777217}").contains("at most 16777216"));
-        let unknown = error("wal: {}\nstorge: {}");
-        assert!(unknown.starts_with("line 2 column 1: unknown field `storge`, expected one of"), "{unknown}");
-        assert_eq!(
-            unknown.matches("expected one of").count(),
-            2,
-            "once told, once below the line: {unknown}"
-        );
-        assert!(!unknown.contains("<input>"), "{unknown}");
-        assert!(error("global: {}").contains("the configuration of Prometheus"));
-        assert!(error("storage: {retenton: 1d}").contains("retenton"));
-    }
-}
+mod tests;

@@ -102,40 +102,80 @@ fn appended(stats: &DbStats) -> u64 {
     stats.head.samples.saturating_sub(stats.open.samples)
 }
 
+/// Counters and gauges without labels: name, help, value.
+type Row<'a, T> = (&'a str, &'a str, T);
+
+fn counters(out: &mut ExpositionWriter<'_>, rows: &[Row<'_, u64>]) {
+    for (name, help, value) in rows {
+        out.counter(name, help, *value);
+    }
+}
+
+fn gauges(out: &mut ExpositionWriter<'_>, rows: &[Row<'_, f64>]) {
+    for (name, help, value) in rows {
+        out.gauge(name, help, *value);
+    }
+}
+
 fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
+    write_head_metrics(out, stats);
+    let rows = [
+        ("chronolith_metadata_metrics", "Metrics whose metadata is known.", stats.metadata_metrics as f64),
+        ("chronolith_metadata_bytes", "Memory of this metadata.", stats.metadata_bytes as f64),
+    ];
+    gauges(out, &rows);
+    write_block_metrics(out, stats);
+    write_log_metrics(out, stats);
+}
+
+fn write_head_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     let head = &stats.head;
-    out.counter("chronolith_samples_appended_total", "Samples stored since the start.", appended(stats));
-    out.counter(
-        "chronolith_samples_duplicate_total",
-        "Samples that were there already; accepted.",
-        head.duplicates,
-    );
-    let help = "Late samples stored, those a replay brought back included.";
-    out.counter("chronolith_samples_late_total", help, head.samples_late);
+    let rows = [
+        ("chronolith_samples_appended_total", "Samples stored since the start.", appended(stats)),
+        ("chronolith_samples_duplicate_total", "Samples that were there already; accepted.", head.duplicates),
+        (
+            "chronolith_samples_late_total",
+            "Late samples stored, those a replay brought back included.",
+            head.samples_late,
+        ),
+        (
+            "chronolith_samples_dropped_total",
+            "Samples dropped by retention or the memory limit.",
+            head.samples_dropped,
+        ),
+        ("chronolith_head_series_created_total", "Series created, by replay too.", head.series_created),
+        ("chronolith_head_series_removed_total", "Series removed.", head.series_removed),
+        (
+            "chronolith_head_samples_cut_total",
+            "Samples that left memory because blocks have them.",
+            head.samples_cut,
+        ),
+        (
+            "chronolith_head_memory_truncations_total",
+            "How often the memory limit dropped old samples.",
+            head.memory_truncations,
+        ),
+    ];
+    counters(out, &rows);
     let name = "chronolith_samples_rejected_total";
     out.family(name, MetricType::Counter, "Samples refused by storage, by reason.");
     for (reason, count) in &head.rejected {
         out.sample(name, &[("reason", reason)], *count as f64);
     }
-    let help = "Samples dropped by retention or the memory limit.";
-    out.counter("chronolith_samples_dropped_total", help, head.samples_dropped);
-    out.gauge("chronolith_head_series", "Series in memory.", head.series as f64);
-    out.counter(
-        "chronolith_head_series_created_total",
-        "Series created, by replay too.",
-        head.series_created,
-    );
-    out.counter("chronolith_head_series_removed_total", "Series removed.", head.series_removed);
-    out.gauge("chronolith_head_chunks", "Closed chunks in memory.", head.chunks_closed as f64);
-    out.gauge("chronolith_head_late_series", "Series with late samples in memory.", head.late_series as f64);
-    out.gauge(
-        "chronolith_head_late_chunks",
-        "Closed chunks of late samples in memory.",
-        head.late_chunks as f64,
-    );
-    let help = "Samples that left memory because blocks have them.";
-    out.counter("chronolith_head_samples_cut_total", help, head.samples_cut);
-    out.gauge("chronolith_head_aliases", "Known spellings of label sets.", head.aliases as f64);
+    let rows = [
+        ("chronolith_head_series", "Series in memory.", head.series as f64),
+        ("chronolith_head_chunks", "Closed chunks in memory.", head.chunks_closed as f64),
+        ("chronolith_head_late_series", "Series with late samples in memory.", head.late_series as f64),
+        ("chronolith_head_late_chunks", "Closed chunks of late samples in memory.", head.late_chunks as f64),
+        ("chronolith_head_aliases", "Known spellings of label sets.", head.aliases as f64),
+        ("chronolith_head_memory_bytes", "Memory of the head.", stats.memory_bytes as f64),
+        (
+            "chronolith_head_memory_limit_bytes",
+            "Memory the head may take; near it, it is cut into blocks early.",
+            stats.memory_bytes_max as f64,
+        ),
+    ];
+    gauges(out, &rows);
     let name = "chronolith_head_bytes";
     out.family(name, MetricType::Gauge, "Memory of the head by kind, in bytes.");
     let kinds = [
@@ -148,55 +188,51 @@ fn write_storage_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     for (kind, bytes) in kinds {
         out.sample(name, &[("kind", kind)], bytes as f64);
     }
-    out.gauge("chronolith_head_memory_bytes", "Memory of the head.", stats.memory_bytes as f64);
-    let help = "Memory the head may take; near it, it is cut into blocks early.";
-    out.gauge("chronolith_head_memory_limit_bytes", help, stats.memory_bytes_max as f64);
-    let help = "How often the memory limit dropped old samples.";
-    out.counter("chronolith_head_memory_truncations_total", help, head.memory_truncations);
     if let Some((min, max)) = head.times {
-        out.gauge("chronolith_head_min_time_seconds", "Oldest sample in memory.", min as f64 / 1000.0);
-        out.gauge("chronolith_head_max_time_seconds", "Newest sample in memory.", max as f64 / 1000.0);
+        let rows = [
+            ("chronolith_head_min_time_seconds", "Oldest sample in memory.", min as f64 / 1000.0),
+            ("chronolith_head_max_time_seconds", "Newest sample in memory.", max as f64 / 1000.0),
+        ];
+        gauges(out, &rows);
     }
-    out.gauge(
-        "chronolith_metadata_metrics",
-        "Metrics whose metadata is known.",
-        stats.metadata_metrics as f64,
-    );
-    out.gauge("chronolith_metadata_bytes", "Memory of this metadata.", stats.metadata_bytes as f64);
-    write_block_metrics(out, stats);
-    write_log_metrics(out, stats);
 }
 
 fn write_block_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     let (blocks, jobs) = (&stats.blocks, &stats.jobs);
-    out.gauge("chronolith_blocks", "Blocks.", blocks.blocks as f64);
-    out.gauge("chronolith_block_bytes", "Bytes of blocks on disk.", blocks.bytes as f64);
-    let help = "Samples in blocks, deleted ones included.";
-    out.gauge("chronolith_block_samples", help, blocks.samples as f64);
-    out.gauge("chronolith_block_tombstones", "Deletions that blocks still carry.", blocks.tombstones as f64);
-    out.gauge("chronolith_block_memory_bytes", "Memory behind open blocks.", blocks.heap_bytes as f64);
-    out.gauge(
-        "chronolith_block_cache_bytes",
-        "Memory of opened pieces of blocks.",
-        blocks.cache_bytes as f64,
-    );
-    let help = "Damaged blocks set aside since the start.";
-    out.counter("chronolith_blocks_quarantined_total", help, blocks.quarantined);
-    out.gauge("chronolith_blocks_missing", "Damaged blocks that are set aside.", blocks.missing as f64);
-    out.counter("chronolith_blocks_dropped_total", "Blocks dropped by retention.", jobs.blocks_dropped);
-    out.counter("chronolith_cuts_total", "Cuts of the head into blocks.", jobs.cuts);
-    let help = "Attempts at a cut that failed and are repeated.";
-    out.counter("chronolith_cuts_failed_total", help, jobs.cuts_failed);
-    out.counter("chronolith_cuts_early_total", "Cuts made for want of memory.", jobs.cuts_pressed);
-    out.counter("chronolith_compactions_total", "Compactions.", jobs.compactions);
-    out.counter("chronolith_compactions_failed_total", "Compactions that failed.", jobs.compactions_failed);
+    let rows = [
+        ("chronolith_blocks", "Blocks.", blocks.blocks as f64),
+        ("chronolith_block_bytes", "Bytes of blocks on disk.", blocks.bytes as f64),
+        ("chronolith_block_samples", "Samples in blocks, deleted ones included.", blocks.samples as f64),
+        ("chronolith_block_tombstones", "Deletions that blocks still carry.", blocks.tombstones as f64),
+        ("chronolith_block_memory_bytes", "Memory behind open blocks.", blocks.heap_bytes as f64),
+        ("chronolith_block_cache_bytes", "Memory of opened pieces of blocks.", blocks.cache_bytes as f64),
+        ("chronolith_blocks_missing", "Damaged blocks that are set aside.", blocks.missing as f64),
+        (
+            "chronolith_disk_short",
+            "Whether writes are refused because the disk is nearly full.",
+            f64::from(u8::from(jobs.disk_short)),
+        ),
+    ];
+    gauges(out, &rows);
+    let rows = [
+        (
+            "chronolith_blocks_quarantined_total",
+            "Damaged blocks set aside since the start.",
+            blocks.quarantined,
+        ),
+        ("chronolith_blocks_dropped_total", "Blocks dropped by retention.", jobs.blocks_dropped),
+        ("chronolith_cuts_total", "Cuts of the head into blocks.", jobs.cuts),
+        ("chronolith_cuts_failed_total", "Attempts at a cut that failed and are repeated.", jobs.cuts_failed),
+        ("chronolith_cuts_early_total", "Cuts made for want of memory.", jobs.cuts_pressed),
+        ("chronolith_compactions_total", "Compactions.", jobs.compactions),
+        ("chronolith_compactions_failed_total", "Compactions that failed.", jobs.compactions_failed),
+        ("chronolith_head_snapshots_total", "Snapshots of the head.", jobs.snapshots),
+    ];
+    counters(out, &rows);
     let name = "chronolith_compaction_frames_total";
     out.family(name, MetricType::Counter, "Frames that compactions wrote.");
     out.sample(name, &[("how", "copied")], jobs.frames_copied as f64);
     out.sample(name, &[("how", "encoded")], jobs.frames_encoded as f64);
-    out.counter("chronolith_head_snapshots_total", "Snapshots of the head.", jobs.snapshots);
-    let help = "Whether writes are refused because the disk is nearly full.";
-    out.gauge("chronolith_disk_short", help, f64::from(u8::from(jobs.disk_short)));
 }
 
 fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
@@ -212,22 +248,34 @@ fn write_log_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
     let snapshot =
         HistogramSnapshot { bounds: &SYNC_SECONDS_BUCKETS, counts: &counts, sum: wal.sync_seconds };
     out.histogram(name, &[], &snapshot);
-    out.counter("chronolith_wal_written_bytes_total", "Bytes written to the log.", wal.bytes);
-    out.counter("chronolith_wal_records_total", "Records written to the log.", wal.records);
-    out.counter("chronolith_wal_commits_total", "Group commits.", wal.batches);
-    out.counter("chronolith_wal_corruptions_total", "Damaged places found in the log.", wal.corruptions);
-    out.counter("chronolith_wal_failures_total", "Failed attempts to write, sync or create.", wal.failures);
-    let help = "1 while the log is written, 0 when its writer has failed for good: restart the program.";
-    out.gauge("chronolith_wal_writer_up", help, if wal.died { 0.0 } else { 1.0 });
-    out.gauge("chronolith_wal_segment", "Number of the segment being written.", wal.segment as f64);
-    out.gauge("chronolith_wal_segments", "Segments of the log.", stats.wal_segments as f64);
-    out.gauge("chronolith_wal_disk_bytes", "Bytes of all segments.", stats.wal_disk_bytes as f64);
-    out.gauge(
-        "chronolith_replay_duration_seconds",
-        "How long the replay at the start took.",
-        stats.open.duration.as_secs_f64(),
-    );
-    out.gauge("chronolith_replay_samples", "Samples the replay brought back.", stats.open.samples as f64);
-    let help = "Samples in the log whose series is unknown because its definition is damaged.";
-    out.gauge("chronolith_replay_orphaned_samples", help, stats.open.samples_orphaned as f64);
+    let rows = [
+        ("chronolith_wal_written_bytes_total", "Bytes written to the log.", wal.bytes),
+        ("chronolith_wal_records_total", "Records written to the log.", wal.records),
+        ("chronolith_wal_commits_total", "Group commits.", wal.batches),
+        ("chronolith_wal_corruptions_total", "Damaged places found in the log.", wal.corruptions),
+        ("chronolith_wal_failures_total", "Failed attempts to write, sync or create.", wal.failures),
+    ];
+    counters(out, &rows);
+    let rows = [
+        (
+            "chronolith_wal_writer_up",
+            "1 while the log is written, 0 when its writer has failed for good: restart the program.",
+            if wal.died { 0.0 } else { 1.0 },
+        ),
+        ("chronolith_wal_segment", "Number of the segment being written.", wal.segment as f64),
+        ("chronolith_wal_segments", "Segments of the log.", stats.wal_segments as f64),
+        ("chronolith_wal_disk_bytes", "Bytes of all segments.", stats.wal_disk_bytes as f64),
+        (
+            "chronolith_replay_duration_seconds",
+            "How long the replay at the start took.",
+            stats.open.duration.as_secs_f64(),
+        ),
+        ("chronolith_replay_samples", "Samples the replay brought back.", stats.open.samples as f64),
+        (
+            "chronolith_replay_orphaned_samples",
+            "Samples in the log whose series is unknown because its definition is damaged.",
+            stats.open.samples_orphaned as f64,
+        ),
+    ];
+    gauges(out, &rows);
 }

@@ -29,7 +29,12 @@ pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
 /// A level, or a filter such as `info,chronolith_wal=debug`. A word alone that is no level would be taken for the name
 /// of a module, and silence everything.
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    let needed = || format!("--log-level: {level:?} is none of error, warn, info, debug, trace");
+    let needed = || {
+        format!(
+            "--log-level: {level:?} is none of error, warn, info, debug, trace, nor a filter such as \
+             info,chronolith_wal=debug"
+        )
+    };
     if !level.contains(['=', ',']) {
         level.parse::<tracing::Level>().ok().with_context(needed)?;
     }

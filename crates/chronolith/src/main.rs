@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod info;
 mod logging;
+mod output;
 mod process;
 mod query;
 mod self_scrape;
@@ -11,41 +12,39 @@ mod serve;
 mod signals;
 mod tools;
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{CheckCommand, Cli, Command, QueryArgs, ServeArgs, TestCommand};
 
+/// Gives memory back that a cut or a query has freed; the system's allocator keeps most of it (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit status for wrong arguments or a wrong configuration.
 const EXIT_USAGE: u8 = 2;
+/// Exit status for everything else that fails.
+const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     if let Some(hint) = cli::prometheus_flag_hint(std::env::args().skip(1)) {
-        eprintln!("error: {hint}");
-        return ExitCode::from(EXIT_USAGE);
+        return output::failed(&anyhow::anyhow!(hint), EXIT_USAGE);
     }
     let cli = Cli::parse();
-    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => return serve(&args),
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(&args),
         Command::Query(args) => ask(&args),
-        Command::Check(CheckCommand::Config { file }) => return check_config(&file),
-        Command::Test(TestCommand::Promql { files, verbose }) => return test_promql(&files, verbose),
-        Command::Wal(command) => return tools::ended(tools::wal::run(command)),
-        Command::Block(command) => return tools::ended(tools::block::run(command)),
-        Command::Tsdb(command) => return tools::ended(tools::tsdb::run(command)),
-    };
-    ended(result)
+        Command::Check(CheckCommand::Config { file }) => check_config(&file),
+        Command::Test(TestCommand::Promql { files, verbose }) => test_promql(&files, verbose),
+        Command::Wal(command) => tools::ended(tools::wal::run(command)),
+        Command::Block(command) => tools::ended(tools::block::run(command)),
+        Command::Tsdb(command) => tools::ended(tools::tsdb::run(command)),
+    }
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(|error| output::failed(&error, EXIT_FAILURE), |()| ExitCode::SUCCESS)
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
@@ -53,40 +52,41 @@ fn serve(args: &ServeArgs) -> ExitCode {
         .and_then(|()| config::Config::load(args.config.as_deref()));
     match config {
         Ok(config) => ended(serve::run(args, &config)),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(error) => output::failed(&error, EXIT_USAGE),
     }
 }
 
-fn ask(args: &QueryArgs) -> anyhow::Result<()> {
+fn ask(args: &QueryArgs) -> ExitCode {
+    ended(answer(args))
+}
+
+fn answer(args: &QueryArgs) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let (answer, notes) = runtime.block_on(query::run(args))?;
-    eprint!("{notes}");
-    // A reader that hangs up early (`| head`) is no error.
-    let _ = std::io::stdout().lock().write_all(answer.as_bytes());
-    Ok(())
+    let answer = runtime.block_on(query::run(args))?;
+    output::note(&answer.notes);
+    output::print(&answer.text).context("standard output")?;
+    answer.failure.map_or(Ok(()), |failure| Err(anyhow::anyhow!(failure)))
 }
 
 fn check_config(file: &Path) -> ExitCode {
     match config::Config::load(Some(file)) {
         Ok(config) => {
-            println!("# {} is valid; with the defaults it amounts to:", file.display());
-            print!("{config}");
-            ExitCode::SUCCESS
+            let data_dir = Path::new(cli::DATA_DIR_DEFAULT);
+            for warning in config.warnings(data_dir) {
+                output::note(&format!("warning: {warning}\n"));
+            }
+            let file = file.display();
+            let text = format!("# {file} is valid; with the defaults it amounts to:\n{config}");
+            ended(output::print(&text).context("standard output"))
         }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(error) => output::failed(&error, EXIT_USAGE),
     }
 }
 
 fn test_promql(files: &[std::path::PathBuf], verbose: bool) -> ExitCode {
-    match chronolith_testkit::promqltest::cli(files, verbose, &mut std::io::stdout().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) | Err(_) => ExitCode::FAILURE,
-    }
+    let mut passed = true;
+    let result = chronolith_testkit::promqltest::cli(files, verbose, &mut std::io::stdout().lock());
+    let written = output::read_or_not(result.map(|all| passed = all)).context("standard output");
+    if passed { ended(written) } else { ExitCode::from(EXIT_FAILURE) }
 }

@@ -1,4 +1,6 @@
-//! The process's own `process_*` metrics, from `/proc`.
+//! The process's own `process_*` metrics, from `/proc`, and what the machine has.
+
+use std::path::Path;
 
 use chronolith_model::MetricType;
 use chronolith_remote::exposition::ExpositionWriter;
@@ -43,6 +45,13 @@ pub(crate) fn available_memory() -> Option<u64> {
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let limits = group_limit_files(&groups).into_iter().filter_map(|file| read(&file)?.trim().parse().ok());
     limits.chain(machine).min()
+}
+
+/// Bytes of the disk that `dir` is on, or will be on when it is made, free or not.
+pub(crate) fn disk_bytes(dir: &Path) -> Option<u64> {
+    let dir = std::path::absolute(dir).ok()?;
+    let stat = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
+    Some(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.

@@ -4,8 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chronolith_model::labels::{is_legacy_label_name, write_quoted};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Uri, body::Bytes, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Request, StatusCode, Uri, body::Bytes, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,6 +13,22 @@ use serde_json::Value;
 use crate::cli::QueryArgs;
 
 const TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Longest answer.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
+/// How much of an answer that is none of the API is shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// What to print.
+pub(crate) struct Printed {
+    /// On standard output.
+    pub(crate) text: String,
+    /// On standard error.
+    pub(crate) notes: String,
+    /// The server has refused the query: why.
+    pub(crate) failure: Option<String>,
+}
 
 /// The API's envelope.
 #[derive(Deserialize)]
@@ -34,11 +50,11 @@ struct Data {
     result: Value,
 }
 
-/// Runs the query and returns what to print on standard output and on standard error.
+/// Runs the query.
 ///
 /// # Errors
-/// When the server cannot be reached or refuses the query; the text is the server's.
-pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
+/// When the server cannot be reached or answers something else than the API does.
+pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<Printed> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("query", &args.query);
     let endpoint = if let (Some(start), Some(end)) = (&args.start, &args.end) {
@@ -50,17 +66,18 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
         }
         "/api/v1/query"
     };
-    if !args.url.starts_with("http://") {
-        bail!("--url: http://HOST:PORT is needed, got {:?}", args.url);
-    }
     let url = format!("{}{endpoint}", args.url.trim_end_matches('/'));
-    let body = tokio::time::timeout(TIMEOUT, post(&url, form.finish()))
+    let (status, body) = tokio::time::timeout(TIMEOUT, post(&url, form.finish()))
         .await
         .with_context(|| format!("no answer from {url} within {} s", TIMEOUT.as_secs()))??;
-    let answer: Answer = serde_json::from_slice(&body)
-        .with_context(|| format!("{url} answered with something else than the Prometheus API"))?;
+    let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
+        bail!(something_else(&url, status, &body))
+    };
+    let json = || format!("{}\n", String::from_utf8_lossy(&body));
     if let Some(error) = answer.error {
-        bail!("{}: {error}", answer.error_type.unwrap_or_default());
+        let failure = format!("{}: {error}", answer.error_type.unwrap_or_default());
+        let text = if args.json { json() } else { String::new() };
+        return Ok(Printed { text, notes: String::new(), failure: Some(failure) });
     }
     let mut notes = String::new();
     for warning in &answer.warnings {
@@ -70,16 +87,29 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<(String, String)> {
         let _ = writeln!(notes, "info: {info}");
     }
     if args.json {
-        return Ok((format!("{}\n", String::from_utf8_lossy(&body)), notes));
+        return Ok(Printed { text: json(), notes, failure: None });
     }
-    let data = answer.data.context("the answer has no data")?;
+    let Some(data) = answer.data else { bail!(something_else(&url, status, &body)) };
     if data.result.as_array().is_some_and(Vec::is_empty) {
         notes.push_str("no series: nothing matches at this time\n");
     }
-    Ok((render(&data), notes))
+    Ok(Printed { text: render(&data), notes, failure: None })
 }
 
-async fn post(url: &str, form: String) -> anyhow::Result<Bytes> {
+/// What to tell of an answer that is none of the API.
+fn something_else(url: &str, status: StatusCode, body: &[u8]) -> String {
+    let status = status.as_u16();
+    let text = String::from_utf8_lossy(body);
+    let line: String = text.lines().next().unwrap_or_default().chars().take(SHOWN_CHARS_MAX).collect();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return format!("HTTP {status} from {url}: {line} (it may be starting or ending; retry)");
+    }
+    let shown =
+        if line.trim().is_empty() || line.starts_with('<') { String::new() } else { format!(" ({line})") };
+    format!("HTTP {status} from {url}{shown}: not a Prometheus API; give --url http://HOST:PORT")
+}
+
+async fn post(url: &str, form: String) -> anyhow::Result<(StatusCode, Bytes)> {
     let uri: Uri = url.parse().with_context(|| format!("--url: {url:?} is not a URL"))?;
     let authority = uri.authority().context("--url: the host is missing")?.clone();
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
@@ -94,8 +124,15 @@ async fn post(url: &str, form: String) -> anyhow::Result<Bytes> {
         .header(header::USER_AGENT, concat!("chronolith/", env!("CARGO_PKG_VERSION")))
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Full::new(Bytes::from(form)))?;
-    let response = sender.send_request(request).await.with_context(|| format!("{authority} hung up"))?;
-    Ok(response.into_body().collect().await?.to_bytes())
+    let response = sender.send_request(request).await.with_context(|| {
+        format!(
+            "{authority} does not answer as an HTTP server; give --url http://HOST:PORT of a Prometheus API"
+        )
+    })?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("the answer of {authority} broke off: {error}"))?;
+    Ok((status, body.to_bytes()))
 }
 
 fn render(data: &Data) -> String {

@@ -28,6 +28,7 @@ pub(crate) async fn run(
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut scraper = Scraper::default();
+    let mut storing = Storing::default();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -41,14 +42,36 @@ pub(crate) async fn run(
         match scrape.await {
             Ok((back, result)) => {
                 scraper = back;
-                if let Err(error) = result {
-                    tracing::warn!(error = format!("{error:#}"), "self-scrape failed");
-                }
+                storing.tell(result);
             }
             Err(error) => {
                 tracing::error!(%error, "self-scrape ended");
                 return;
             }
+        }
+    }
+}
+
+/// Whether the last scrape was stored; told when that changes, not every time.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Storing {
+    failed: u64,
+}
+
+impl Storing {
+    fn tell(&mut self, result: anyhow::Result<()>) {
+        match result {
+            Err(error) if self.failed == 0 => {
+                self.failed = 1;
+                let error = format!("{error:#}");
+                tracing::warn!(error, "cannot store the server's own metrics; told again when that changes");
+            }
+            Err(_) => self.failed += 1,
+            Ok(()) if self.failed > 0 => {
+                let failed = std::mem::take(&mut self.failed);
+                tracing::info!(failed, "the server's own metrics are stored again");
+            }
+            Ok(()) => {}
         }
     }
 }
@@ -130,4 +153,20 @@ fn store(
 fn now_ms() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_until_one_is_stored() {
+        let mut storing = Storing::default();
+        for failed in 1..=3 {
+            storing.tell(Err(anyhow::anyhow!("full")));
+            assert_eq!(storing, Storing { failed });
+        }
+        storing.tell(Ok(()));
+        assert_eq!(storing, Storing { failed: 0 });
+    }
 }

@@ -47,6 +47,9 @@ pub(crate) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
 async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
+    for warning in config.warnings(&args.data_dir) {
+        warn!("{warning}");
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let about = Arc::new(Info::new(args, config, i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let limits = http_limits(config);
@@ -151,10 +154,16 @@ fn log_report(report: &OpenReport) {
         info!(torn_tail = ?tail, "cut the unfinished end of the log; nothing of it had been acknowledged");
     }
     for damage in &report.damage {
-        warn!(?damage, "damage in the log: only what it hit is lost, the bytes are kept in wal/quarantine");
+        warn!(?damage, "damage in the log: the bytes are kept in wal/quarantine");
     }
     if report.samples_orphaned > 0 {
-        warn!(samples = report.samples_orphaned, "samples whose series definition is damaged were skipped");
+        warn!(
+            samples = report.samples_orphaned,
+            "the log defines no series for these samples, they are lost: where it is damaged, that hit definitions, \
+             and samples elsewhere in the log depend on them"
+        );
+    } else if !report.damage.is_empty() {
+        warn!(places = report.damage_count, "of the log, only the records that damage hit are lost");
     }
 }
 
@@ -185,7 +194,8 @@ fn banner(args: &ServeArgs, config: &Config, mut address: SocketAddr) {
     );
 }
 
-fn db_options(config: &Config) -> DbOptions {
+/// How `config` has the database run.
+pub(crate) fn db_options(config: &Config) -> DbOptions {
     DbOptions {
         retention: config.retention,
         retention_bytes: config.retention_bytes,
@@ -203,7 +213,8 @@ fn db_options(config: &Config) -> DbOptions {
     }
 }
 
-fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOptions {
+/// How `config` has queries run, out of `memory`.
+pub(crate) fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOptions {
     let query = &config.query;
     let on = |feature| query.features.contains(&feature);
     let mut options = EngineOptions {
@@ -223,7 +234,8 @@ fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOptions {
     options
 }
 
-fn http_limits(config: &Config) -> HttpLimits {
+/// The limits of `config` on what comes in and goes out.
+pub(crate) fn http_limits(config: &Config) -> HttpLimits {
     let write = &config.write;
     HttpLimits {
         connections_max: config.connections_max,

@@ -1,11 +1,11 @@
-//! Commands that look at a data directory by themselves, without a server: what they have in common.
+//! Commands that work on a data directory by themselves, without a server: what they have in common.
 //!
-//! They read only and take no lock, so that they can run beside a server. A result goes to standard output, as text or
+//! They read only and take no lock, so that they can run beside a server, but for `tsdb compact`. A result goes to standard output, as text or
 //! with `--json` as one JSON document; progress and errors go to standard error. A command ends with
 //!
 //! * 0 when it has done what it was asked, and, if it was to check, all is well;
-//! * 1 when it was to check and has found damage, or when damage has kept it from giving all that it was to give;
-//! * 2 when it could not look: wrong arguments, no such directory, files of another version.
+//! * 1 when it was to check and has found damage, or when damage has kept it from giving, or doing, all that it was to;
+//! * 2 when it could not look, or not do it: wrong arguments, no such directory, files of another version.
 
 pub(crate) mod block;
 mod block_files;
@@ -32,7 +32,7 @@ use crate::EXIT_USAGE;
 /// What every tool is told.
 #[derive(Debug, Args)]
 pub(crate) struct ToolArgs {
-    /// The data directory; a server may be running on it
+    /// The data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub(crate) data_dir: PathBuf,
     /// Print JSON

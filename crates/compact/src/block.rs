@@ -106,7 +106,7 @@ pub struct BlockInfo {
     pub priorities: Priorities,
     /// How many tombstones apply to it.
     pub tombstones: u64,
-    /// How many of its samples are deleted, as far as is known.
+    /// How many of its samples are deleted, as far as is known: an estimate will do, what is deleted twice counts once.
     pub deleted_samples: u64,
     /// A copy is safe in object storage.
     pub shipped: bool,

@@ -25,6 +25,11 @@ struct RealLock {
 
 impl FileLock for RealLock {}
 
+/// The directory that the name of `path` stands in.
+fn around(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// `result`, with its place.
 fn at<T>(op: Op, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| Error::new(op, path, source))
@@ -33,14 +38,29 @@ fn at<T>(op: Op, path: &Path, result: io::Result<T>) -> Result<T> {
 impl Fs for RealFs {
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
         let missing = |dir: &&Path| !dir.as_os_str().is_empty() && matches!(dir.try_exists(), Ok(false));
-        let created: Vec<&Path> = dir.ancestors().take_while(missing).collect();
-        at(Op::CreateDir, dir, fs::create_dir_all(dir))?;
-        // Outermost first: the name of a directory is no use without that of the one around it.
-        for dir in created.into_iter().rev() {
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-            self.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        let missing: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+        // What is there may be the rest of an attempt that ended before its name was durable.
+        if let Some(there) = dir.ancestors().nth(missing.len()).filter(|there| !there.as_os_str().is_empty())
+            && there.parent().is_some()
+        {
+            match self.sync_dir(around(there)) {
+                // Nobody who may not look into a directory has made something in it.
+                Err(Error::Denied { .. }) => {}
+                synced => synced?,
+            }
         }
-        Ok(())
+        // Outermost first, each durable before the next: only the innermost one that is there can be in doubt.
+        for dir in missing.into_iter().rev() {
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+                made => at(Op::CreateDir, dir, made)?,
+            }
+            self.sync_dir(around(dir)).inspect_err(|_| {
+                let _ = fs::remove_dir(dir);
+            })?;
+        }
+        // Also says so if it is no directory.
+        at(Op::CreateDir, dir, fs::create_dir_all(dir))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {

@@ -1,19 +1,22 @@
 //! Appending a batch: resolve all series, then apply and log shard by shard.
 
+mod histograms;
+
 use std::{hint::black_box, sync::atomic::Ordering};
 
-use chronolith_model::{Labels, Sample, TenantId, TimeRange, Timestamp};
-use chronolith_storage::{AppendOutcome, RejectReason, WriteBatch};
+use chronolith_model::{Histogram, Labels, Sample, TenantId, TimeRange, Timestamp};
+use chronolith_storage::{AppendOutcome, RejectReason, SeriesEntry, WriteBatch, append::check_label_limits};
 use chronolith_wal::{Batch, ShardLog};
 use roaring::RoaringBitmap;
 
 use crate::{
     error::Error,
     head::{Head, Identity},
-    late::{LateRule, Verdict},
+    offer::{LateRule, SeriesMut, Verdict},
     options::SHARDS,
     series::Series,
     shard::{Ref, ShardState},
+    starts::{StartStore, Stored},
     stats::Counters,
     tenant::Tenant,
 };
@@ -44,8 +47,6 @@ enum Target {
 struct Bounds {
     floor: Timestamp,
     max: Timestamp,
-    /// When the append began; what counts is what the shard says.
-    cut: Timestamp,
     late: LateRule,
 }
 
@@ -59,18 +60,6 @@ impl Bounds {
             return Err(RejectReason::OutOfBounds);
         }
         Ok(())
-    }
-
-    /// The same for the first sample of a series.
-    fn check_first(self, t: Timestamp) -> Result<(), RejectReason> {
-        self.check(t)?;
-        match self.late {
-            LateRule::Window { ms, .. } if t <= self.cut && ms <= 0 => Err(RejectReason::OutOfOrder),
-            LateRule::Window { ms, now } if t <= self.cut && t < now.saturating_sub(ms) => {
-                Err(RejectReason::TooOld)
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -87,6 +76,8 @@ struct Append<'a> {
     covered: Batch,
     times: TimeRange,
     created: bool,
+    /// A histogram as it is logged; kept for its room.
+    one: Vec<u8>,
 }
 
 impl Head {
@@ -101,18 +92,19 @@ impl Head {
         let tenant = self.tenants.get_or_create(tenant, || self.env.rng.next_u64())?;
         let now = self.env.clock.now_ms();
         let max = now.saturating_add(self.options.future_ms_max);
-        let late = LateRule::Window { ms: self.options.ooo_window_ms, now };
+        let late = LateRule::Window { ms: self.options.ooo_window_ms };
         let mut append = Append {
             head: self,
             tenant: &tenant,
             batch,
-            bounds: Bounds { floor: self.floor(), max, cut: self.cut(), late },
+            bounds: Bounds { floor: self.floor(), max, late },
             targets: vec![Target::Unknown; batch.series.len()],
             refusals: Vec::new(),
             outcome: AppendOutcome::default(),
             covered: Batch::default(),
             times: TimeRange::new(Timestamp::MAX, Timestamp::MIN),
             created: false,
+            one: Vec::new(),
         };
         append.resolve(&removed);
         append.find_or_create();
@@ -134,11 +126,6 @@ impl Append<'_> {
         }
     }
 
-    fn samples(&self, entry: usize) -> &[Sample] {
-        let range = &self.batch.series[entry].samples;
-        self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default()
-    }
-
     /// Finds the series of unknown keys by their labels.
     fn find_or_create(&mut self) {
         for entry in 0..self.targets.len() {
@@ -153,7 +140,7 @@ impl Append<'_> {
                     Target::Series(reference)
                 }
                 Err(reason) => {
-                    self.refuse(reason, entry, None, self.samples(entry).len() as u64);
+                    self.refuse(reason, entry, None, self.batch.series[entry].len() as u64);
                     Target::Refused
                 }
             };
@@ -164,8 +151,12 @@ impl Append<'_> {
     fn find_or_create_one(&mut self, entry: usize) -> Result<Option<Ref>, RejectReason> {
         // A series is made only for a sample that may be stored.
         let bounds = self.bounds;
-        let mut checks = self.samples(entry).iter().map(|sample| bounds.check_first(sample.timestamp));
+        let of = &self.batch.series[entry];
+        let floats = self.batch.samples_of(of).iter().map(|sample| sample.timestamp);
+        let histograms = self.batch.histograms_of(of).iter().map(|sample| sample.timestamp);
+        let mut checks = floats.chain(histograms).map(|t| bounds.check(t));
         let labels = self.batch.labels.labels(entry)?;
+        check_label_limits(&labels)?;
         match checks.next() {
             Some(Err(reason)) if checks.all(|check| check.is_err()) => {
                 if let Some(reference) = self.head.find(self.tenant, &labels) {
@@ -229,10 +220,15 @@ impl Append<'_> {
         for entry in block {
             let entry = *entry as usize;
             let Target::Series(reference) = self.targets[entry] else { continue };
-            let ShardState { slab, late, accounts, log } = &mut *state;
+            let SeriesEntry { samples: range, histograms: of_histograms, start_timestamp: start, .. } =
+                &self.batch.series[entry];
+            let ShardState { slab, late, histograms, starts, accounts, log } = &mut *state;
             let cut = late.cut().boundary();
-            let (series, closed) = slab.get_mut(reference.slot()).expect("no series goes during an append");
-            let range = &self.batch.series[entry].samples;
+            let slot = reference.slot();
+            let (series, closed) = slab.get_mut(slot).expect("no series goes during an append");
+            let plain = series.is_plain();
+            // Hardly any series has starts: the others are not looked up.
+            let notes_start = *start != 0 || starts.contains(slot);
             let samples =
                 self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default();
             for sample in samples {
@@ -241,10 +237,16 @@ impl Append<'_> {
                     continue;
                 }
                 let (t, bits) = (sample.timestamp, sample.value.to_bits());
-                if !series.offer(closed, t, bits, cut, accounts) {
-                    let of = (reference.slot(), &*series, closed.as_slice());
-                    match late.offer(of, (t, bits), self.bounds.late, accounts) {
-                        Verdict::Late => {}
+                let mut newest = plain && series.offer(closed, t, bits, cut, accounts);
+                if !newest {
+                    let mut of = SeriesMut { slot, series, closed, late, histograms, accounts };
+                    newest = of.newest() < Some(t);
+                    match of.float((t, bits), self.bounds.late) {
+                        Verdict::Stored => {}
+                        Verdict::StaleHistogram => {
+                            self.histogram((of, starts, log), (entry, reference), t, &Histogram::stale());
+                            continue;
+                        }
                         refused => {
                             self.not_stored(refused, *sample, entry, reference);
                             continue;
@@ -255,9 +257,15 @@ impl Append<'_> {
                 self.times.min = self.times.min.min(t);
                 self.times.max = self.times.max.max(t);
                 if series.defined != log.epoch() {
-                    define(self.tenant, series, reference, log);
+                    define(self.tenant, series, reference, starts, log);
                 }
                 log.sample(reference.0, t, sample.value);
+                if notes_start {
+                    starts.note(Stored { reference, timestamp: t, newest }, *start, accounts, log);
+                }
+            }
+            if !of_histograms.is_empty() {
+                self.histograms(state, entry, reference);
             }
         }
     }
@@ -266,7 +274,7 @@ impl Append<'_> {
     fn not_stored(&mut self, verdict: Verdict, sample: Sample, entry: usize, reference: Ref) {
         let Sample { timestamp, value: new } = sample;
         let reason = match verdict {
-            Verdict::Late => return,
+            Verdict::Stored => return,
             Verdict::Duplicate => {
                 self.outcome.duplicates += 1;
                 return;
@@ -275,6 +283,10 @@ impl Append<'_> {
             Verdict::TooOld => RejectReason::TooOld,
             Verdict::Conflict(existing) => {
                 RejectReason::DuplicateTimestamp { timestamp, existing: f64::from_bits(existing), new }
+            }
+            // A stale marker that has become a histogram is refused as one.
+            Verdict::ConflictingHistogram | Verdict::StaleHistogram => {
+                RejectReason::DuplicateOfHistogram { timestamp, new }
             }
         };
         self.refuse(reason, entry, Some(reference), 1);
@@ -311,13 +323,22 @@ impl Append<'_> {
     }
 }
 
-/// Logs what the series is, for the segment its next sample will be in.
+/// Logs what the series is and since when it has been counting, for the segment its next sample will be in.
 #[cold]
-fn define(tenant: &Tenant, series: &mut Series, reference: Ref, log: &mut ShardLog) {
+pub(crate) fn define(
+    tenant: &Tenant,
+    series: &mut Series,
+    reference: Ref,
+    starts: &StartStore,
+    log: &mut ShardLog,
+) {
     // The shard is locked: not behind somebody who waits to change the index, who may wait for a long question.
     let index = tenant.index.read_recursive();
     let pairs = index.pairs_of(reference.0).expect("a series in a shard is in its tenant's index");
     log.define(reference.0, tenant.id.as_str(), pairs);
+    for step in starts.steps(reference.slot()) {
+        log.start(reference.0, step.since, step.start);
+    }
     series.defined = log.epoch();
 }
 

@@ -15,11 +15,11 @@ use chronolith_model::Timestamp;
 use parking_lot::Mutex;
 
 use crate::{
-    closed::ClosedChunk,
+    closed::{ChunkKind, ClosedChunk},
     error::{ChunkDamage, ReadError},
     head::Head,
+    histogram::HISTOGRAM_CHUNK_BYTES_MAX,
     options::SHARDS,
-    series::CHUNK_BYTES_MAX,
     shard::{Ref, ShardState},
 };
 
@@ -224,15 +224,11 @@ impl Head {
             let until = locked.slab.next().min(state.slot.saturating_add(SERIES_AT_ONCE_MAX));
             for slot in state.slot..until {
                 let Some((_, closed)) = locked.slab.get(slot) else { continue };
-                let old = closed.iter().take_while(|chunk| chunk.max() < older_than);
-                // A chunk smaller than its place would take more memory afterwards.
-                let larger = |bytes: &[u8]| bytes.len() > size_of::<Place>();
-                for chunk in old.filter(|chunk| chunk.in_memory().is_some_and(larger)) {
-                    let reference = Ref::new(state.shard, slot);
-                    bytes += chunk.memory();
-                    chunks.push(Candidate { reference, chunk: chunk.clone(), offset: 0 });
-                }
+                bytes += collect(closed, (Ref::new(state.shard, slot), older_than), &mut chunks);
             }
+            locked.histograms.for_each(state.slot..until.max(state.slot), |slot, lane| {
+                bytes += collect(lane.closed(), (Ref::new(state.shard, slot), older_than), &mut chunks);
+            });
             slots += until.saturating_sub(state.slot);
             state.slot = until;
             if until >= locked.slab.next() {
@@ -258,11 +254,16 @@ impl Head {
                 return;
             };
             let mut locked = shard.lock();
-            let ShardState { slab, accounts, .. } = &mut *locked;
+            let ShardState { slab, histograms, accounts, .. } = &mut *locked;
             for candidate in some {
                 let min = candidate.chunk.min();
+                let slot = candidate.reference.slot();
+                let closed = match candidate.chunk.kind() {
+                    ChunkKind::Float => slab.get_mut(slot).map(|(_, closed)| closed.as_mut_slice()),
+                    ChunkKind::Histogram => histograms.closed_mut(slot),
+                };
                 // Gone, if retention has met it meanwhile.
-                let Some((_, closed)) = slab.get_mut(candidate.reference.slot()) else { continue };
+                let Some(closed) = closed else { continue };
                 let at = closed.partition_point(|chunk| chunk.min() < min);
                 let Some(chunk) = closed.get_mut(at).filter(|chunk| chunk.is_same(&candidate.chunk)) else {
                     continue;
@@ -270,7 +271,10 @@ impl Head {
                 let len = chunk.in_memory().map_or(0, |bytes| bytes.len() as u32);
                 let before = chunk.memory();
                 chunk.spill(Place { file: Arc::clone(file), offset: candidate.offset, len });
-                accounts.spilled(before, chunk.memory());
+                match chunk.kind() {
+                    ChunkKind::Float => accounts.spilled(before, chunk.memory()),
+                    ChunkKind::Histogram => accounts.resize_histograms((before, 0), (chunk.memory(), 0)),
+                }
                 step.chunks += 1;
                 step.bytes_freed += before - chunk.memory();
             }
@@ -301,7 +305,7 @@ impl Place {
 
     fn try_read(&self) -> Result<Vec<u8>, ChunkDamage> {
         let reader = self.file.reader.as_ref().ok_or(ChunkDamage::Missing)?;
-        let mut record = vec![0; RECORD_HEADER_BYTES + self.len().min(CHUNK_BYTES_MAX)];
+        let mut record = vec![0; RECORD_HEADER_BYTES + self.len().min(HISTOGRAM_CHUNK_BYTES_MAX)];
         reader.read_exact_at(u64::from(self.offset), &mut record).map_err(|_| ChunkDamage::Unreadable)?;
         let fits =
             decode(self.file.number, self.offset, &record).is_some_and(|chunk| chunk.len() == self.len());
@@ -311,6 +315,23 @@ impl Place {
         record.drain(..RECORD_HEADER_BYTES);
         Ok(record)
     }
+}
+
+/// Adds the chunks of a series that end before `older_than` and are worth moving; says how many bytes they take.
+fn collect(
+    closed: &[ClosedChunk],
+    (reference, older_than): (Ref, Timestamp),
+    chunks: &mut Vec<Candidate>,
+) -> usize {
+    let old = closed.iter().take_while(|chunk| chunk.max() < older_than);
+    // A chunk smaller than its place would take more memory afterwards.
+    let larger = |bytes: &[u8]| bytes.len() > size_of::<Place>();
+    let mut bytes = 0;
+    for chunk in old.filter(|chunk| chunk.in_memory().is_some_and(larger)) {
+        bytes += chunk.memory();
+        chunks.push(Candidate { reference, chunk: chunk.clone(), offset: 0 });
+    }
+    bytes
 }
 
 impl ChunkFile {
@@ -395,7 +416,6 @@ fn numbers(env: &Env, dir: &Path) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::closed::ChunkKind;
 
     /// The example of docs/format/head-chunks.md.
     #[test]

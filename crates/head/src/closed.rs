@@ -2,11 +2,17 @@
 
 use std::{borrow::Cow, mem::size_of, sync::Arc};
 
-use chronolith_chunk::{XorAppender, XorIter, decode_range_into};
-use chronolith_model::{TimeRange, Timestamp};
+use chronolith_chunk::{
+    XorAppender, XorIter, decode_range_into,
+    histogram::{decode_histograms_into, histogram_count},
+    sample_count,
+};
+use chronolith_model::{Histogram, TimeRange, Timestamp};
 use chronolith_storage::Samples;
 
-use crate::{chunk_file::Place, error::ReadError};
+use crate::{
+    chunk_file::Place, error::ReadError, histogram::HISTOGRAM_CHUNK_BYTES_MAX, series::CHUNK_BYTES_MAX,
+};
 
 /// The length of a window, in milliseconds. Windows begin behind multiples of it and end with the next one; no chunk
 /// crosses from one into another, so that a block's worth of time is made of whole chunks.
@@ -46,6 +52,8 @@ pub(crate) const fn window(number: i64) -> TimeRange {
 pub(crate) enum ChunkKind {
     /// Gorilla XOR.
     Float,
+    /// Native histograms.
+    Histogram,
 }
 
 impl ChunkKind {
@@ -53,6 +61,23 @@ impl ChunkKind {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Float => 0,
+            Self::Histogram => 1,
+        }
+    }
+
+    /// Most bytes of a chunk.
+    pub(crate) const fn bytes_max(self) -> usize {
+        match self {
+            Self::Float => CHUNK_BYTES_MAX,
+            Self::Histogram => HISTOGRAM_CHUNK_BYTES_MAX,
+        }
+    }
+
+    /// How many samples a chunk of these bytes says it has.
+    pub(crate) fn sample_count(self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Float => sample_count(bytes),
+            Self::Histogram => histogram_count(bytes),
         }
     }
 
@@ -60,6 +85,7 @@ impl ChunkKind {
     pub(crate) const fn of(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Float),
+            1 => Some(Self::Histogram),
             _ => None,
         }
     }
@@ -182,11 +208,24 @@ impl ClosedChunk {
                 let (timestamps, values) = (&mut into.timestamps, &mut into.values);
                 decode_range_into(&self.bytes()?, range.min, range.max, timestamps, values)?;
             }
+            ChunkKind::Histogram => {
+                let (timestamps, histograms) = (&mut into.histogram_timestamps, &mut into.histograms);
+                decode_histograms_into(&self.bytes()?, range.min, range.max, timestamps, histograms)?;
+            }
         }
         Ok(())
     }
 
-    /// Appends its floats inside `range`.
+    /// Its histograms inside `range`; none of a chunk of floats.
+    pub(crate) fn histograms(&self, range: TimeRange) -> Result<Vec<(Timestamp, Histogram)>, ReadError> {
+        let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
+        if self.kind == ChunkKind::Histogram {
+            decode_histograms_into(&self.bytes()?, range.min, range.max, &mut timestamps, &mut histograms)?;
+        }
+        Ok(timestamps.into_iter().zip(histograms).collect())
+    }
+
+    /// Appends its floats inside `range`; none of a chunk of histograms.
     pub(crate) fn floats(&self, range: TimeRange, into: &mut Vec<(Timestamp, u64)>) -> Result<(), ReadError> {
         match self.kind {
             ChunkKind::Float => {
@@ -197,6 +236,7 @@ impl ClosedChunk {
                     }
                 }
             }
+            ChunkKind::Histogram => {}
         }
         Ok(())
     }
@@ -206,7 +246,14 @@ impl ClosedChunk {
         match self.kind {
             // What cannot be read is not known.
             ChunkKind::Float => float_at(&self.bytes().ok()?, t),
+            ChunkKind::Histogram => None,
         }
+    }
+
+    /// The histogram at `t`.
+    pub(crate) fn histogram_at(&self, t: Timestamp) -> Option<Histogram> {
+        // What cannot be read is not known.
+        self.histograms(TimeRange::new(t, t)).ok()?.pop().map(|(_, histogram)| histogram)
     }
 
     /// Bytes of memory.
@@ -232,6 +279,22 @@ pub(crate) fn overlapping(chunks: &[ClosedChunk], range: TimeRange) -> &[ClosedC
     let chunks = chunks.get(from..to).unwrap_or_default();
     debug_assert!(chunks.iter().all(|chunk| chunk.overlaps(range)));
     chunks
+}
+
+/// Of closed chunks as for [`overlapping`], and the bytes of an open one behind them that ends at `last`: what may have
+/// something in `range`.
+pub(crate) fn overlapping_with_open<'a>(
+    closed: &'a [ClosedChunk],
+    (open, last): (&'a [u8], Option<Timestamp>),
+    range: TimeRange,
+) -> (&'a [ClosedChunk], &'a [u8]) {
+    if range.min > range.max {
+        return (&[], &[]);
+    }
+    let open_after = closed.last().map_or(Timestamp::MIN, ClosedChunk::max);
+    let wanted = last.is_some_and(|last| last >= range.min)
+        && (open_after < range.max || open_after == Timestamp::MIN);
+    (overlapping(closed, range), if wanted { open } else { &[] })
 }
 
 #[cfg(test)]

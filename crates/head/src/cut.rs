@@ -21,6 +21,7 @@ use crate::{
     closed::{self, ClosedChunk, window_number},
     error::ReadError,
     head::Head,
+    histogram::{HistogramCopy, Lane},
     late::merge_floats,
     series::Series,
     shard::{Ref, ShardState},
@@ -134,7 +135,7 @@ impl Head {
         self.cut_finished.store(cuts.begun.boundary, Ordering::Release);
         self.cut.store(cuts.begun.boundary, Ordering::Release);
         for shard in &self.shards {
-            shard.lock().late.begin_cut(cuts.begun);
+            shard.lock().begin_cut(cuts.begun);
         }
         cuts.begun
     }
@@ -147,7 +148,7 @@ impl Head {
         let mut states: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         let sequences = states.iter().map(|state| state.log_sequence()).collect();
         for state in &mut states {
-            state.late.begin_cut(point);
+            state.begin_cut(point);
         }
         drop(states);
         cuts.begun = point;
@@ -172,14 +173,22 @@ impl Head {
             let pages = shard.lock().slab.pages();
             for page in 0..pages {
                 let mut state = shard.lock();
-                let ShardState { slab, late, accounts, .. } = &mut *state;
+                let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
                 slab.for_each(page, |_, series, closed| {
-                    cut.pieces(series, closed, all).for_each(|piece| note(series.tenant, piece));
+                    cut.pieces(series, closed, all).for_each(|piece| note(series.tenant(), piece));
                 });
-                late.for_each_frozen(Slab::slots_of(page), accounts, |slot, frozen| {
-                    let Some((series, _)) = slab.get(slot) else { return };
-                    frozen.iter().for_each(|chunk| note(series.tenant, chunk.range()));
+                let slots = Slab::slots_of(page);
+                let tenant = |slot| slab.get(slot).map(|(series, _)| series.tenant());
+                histograms.for_each(slots.clone(), |slot, lane| {
+                    let Some(tenant) = tenant(slot) else { return };
+                    cut.pieces_of(lane, all).for_each(|piece| note(tenant, piece));
                 });
+                let mut of_frozen = |slot, frozen: &[ClosedChunk]| {
+                    let Some(tenant) = tenant(slot) else { return };
+                    frozen.iter().for_each(|chunk| note(tenant, chunk.range()));
+                };
+                late.for_each_frozen(slots.clone(), accounts, &mut of_frozen);
+                histograms.late.for_each_frozen(slots, accounts, &mut of_frozen);
             }
         }
         let named = |(tenant, windows): (u32, BTreeSet<i64>)| {
@@ -203,12 +212,20 @@ impl Head {
                 all.iter().map(Ref).filter(|reference| reference.shard() == number).collect();
             for some in of_shard.chunks(SERIES_AT_ONCE_MAX) {
                 let mut state = shard.lock();
-                let ShardState { slab, late, accounts, .. } = &mut *state;
+                let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
                 left.extend(some.iter().filter_map(|reference| {
-                    let (series, closed) = slab.get(reference.slot())?;
-                    let in_order = || cut.pieces(series, closed, window).next().is_some();
-                    let frozen = late.frozen(reference.slot(), window, accounts);
-                    (frozen.is_some_and(|frozen| !frozen.is_empty()) || in_order()).then_some(reference.0)
+                    let slot = reference.slot();
+                    let (series, closed) = slab.get(slot)?;
+                    let some =
+                        |frozen: Option<&[ClosedChunk]>| frozen.is_some_and(|frozen| !frozen.is_empty());
+                    let has_some = some(late.frozen(slot, window, accounts))
+                        || cut.pieces(series, closed, window).next().is_some()
+                        || series.is_mixed()
+                            && (some(histograms.late.frozen(slot, window, accounts))
+                                || histograms
+                                    .lane(slot)
+                                    .is_some_and(|lane| cut.pieces_of(lane, window).next().is_some()));
+                    has_some.then_some(reference.0)
                 }));
             }
         }
@@ -218,7 +235,7 @@ impl Head {
     }
 
     /// Appends the samples that series `reference` has in `window` (both ends included) as part of the cut, in order and
-    /// late ones, sorted by timestamp. None for a series that is gone.
+    /// late ones, floats and histograms, each sorted by timestamp, and their starts. None for a series that is gone.
     ///
     /// # Errors
     /// When something that was stored cannot be read.
@@ -231,13 +248,20 @@ impl Head {
     ) -> Result<(), ReadError> {
         let reference = Ref(reference);
         let range = cut.range(window);
-        let (chunks, open, frozen) = {
+        let (chunks, open, frozen, histograms, starts) = {
             let mut state = self.shards[reference.shard()].lock();
-            let ShardState { slab, late, accounts, .. } = &mut *state;
+            let ShardState { slab, late, histograms, starts, accounts, .. } = &mut *state;
             let Some((series, closed)) = slab.get(reference.slot()) else { return Ok(()) };
             let (chunks, open) = series.overlapping(closed, range);
             let frozen = late.frozen(reference.slot(), window, accounts).unwrap_or_default();
-            (chunks.to_vec(), open.to_vec(), frozen.to_vec())
+            let mixed = series.is_mixed();
+            let histograms =
+                mixed.then(|| histograms.copy_frozen(reference.slot(), (range, window), accounts));
+            let has_late = histograms.as_ref().is_some_and(HistogramCopy::has_late);
+            let shown = if frozen.is_empty() && !has_late { range } else { window };
+            let mut of_series = Vec::new();
+            starts.copy(reference.slot(), shown, &mut of_series);
+            (chunks.to_vec(), open.to_vec(), frozen.to_vec(), histograms, of_series)
         };
         let start = into.timestamps.len();
         for chunk in &chunks {
@@ -251,11 +275,16 @@ impl Head {
             }
             merge_floats(into, start, &late);
         }
+        if let Some(histograms) = histograms {
+            histograms.read((range, window), into)?;
+        }
+        into.starts.extend(starts);
         Ok(())
     }
 
     /// Forgets what the cut has written. To be called when its blocks are durable, new views begin from its point, and
-    /// no view that began from an earlier one is left. Does nothing if another cut has begun since.
+    /// no view that began from an earlier one is left. Does nothing if another cut has begun since. Series that have nothing
+    /// left go; those of a head that has no log yet stay until the replay is finished.
     pub fn finish_cut(&self, cut: Cut) -> Truncation {
         let _one_at_a_time = self.sweeping.lock();
         let cuts = self.cuts.lock();
@@ -263,8 +292,13 @@ impl Head {
         if cuts.begun.number == cut.point.number {
             self.cut_finished.store(cut.boundary(), Ordering::Release);
             // No other cut begins meanwhile: what it freezes is not to go.
-            series_removed =
-                self.sweep(&Sweep { floor: self.floor(), cut: Some(cut.boundary()), quiet: None });
+            let sweep = Sweep { floor: self.floor(), cut: Some(cut.boundary()), quiet: None };
+            if self.has_log() {
+                series_removed = self.sweep(&sweep);
+            } else {
+                // A snapshot is behind its cut, and the log comes: it may have more of a series, under its number.
+                (0..self.shards.len()).for_each(|number| drop(self.drop_chunks(number, &sweep)));
+            }
         }
         Truncation { floor: self.floor(), by_memory: false, series_removed }
     }
@@ -272,7 +306,7 @@ impl Head {
 
 impl Cut {
     /// What of `window` is written in order.
-    fn range(&self, window: TimeRange) -> TimeRange {
+    pub(crate) fn range(&self, window: TimeRange) -> TimeRange {
         let min = if self.from == Timestamp::MIN { window.min } else { window.min.max(self.from + 1) };
         TimeRange::new(min, window.max.min(self.boundary()))
     }
@@ -287,11 +321,20 @@ impl Cut {
         let range = self.range(window);
         let (chunks, open) = series.overlapping(closed, range);
         let open = if open.is_empty() { None } else { series.open_range() };
-        let pieces = chunks.iter().map(ClosedChunk::range).chain(open);
-        let clipped =
-            pieces.map(move |piece| TimeRange::new(piece.min.max(range.min), piece.max.min(range.max)));
-        clipped.filter(|piece| piece.min <= piece.max)
+        clipped(chunks.iter().map(ClosedChunk::range).chain(open), range)
     }
+
+    /// The same of histograms.
+    fn pieces_of<'a>(&self, lane: &'a Lane, window: TimeRange) -> impl Iterator<Item = TimeRange> + 'a {
+        let range = self.range(window);
+        clipped(lane.pieces(range), range)
+    }
+}
+
+/// The parts of `pieces` in `range`.
+fn clipped(pieces: impl Iterator<Item = TimeRange>, range: TimeRange) -> impl Iterator<Item = TimeRange> {
+    let clipped = pieces.map(move |piece| TimeRange::new(piece.min.max(range.min), piece.max.min(range.max)));
+    clipped.filter(|piece| piece.min <= piece.max)
 }
 
 impl CutSeries {

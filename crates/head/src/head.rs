@@ -17,6 +17,7 @@ use crate::{
     alias::Aliases,
     cut::Cuts,
     error::Error,
+    exemplars::Exemplars,
     options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS},
     shard::Shard,
     stats::Counters,
@@ -36,6 +37,8 @@ pub struct Head {
     pub(crate) aliases: Aliases,
     pub(crate) identities: Vec<Mutex<Identities>>,
     pub(crate) shards: Vec<Shard>,
+    /// Its lock is taken last.
+    pub(crate) exemplars: Exemplars,
     /// Samples older than this are refused and not shown.
     floor: AtomicI64,
     /// What the floor is raised to for want of memory.
@@ -97,6 +100,11 @@ impl Head {
             aliases: Aliases::new(),
             identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            exemplars: Exemplars::new(
+                options.exemplars_max,
+                options.exemplar_bytes_max,
+                options.memory_bytes_max,
+            ),
             floor: AtomicI64::new(floor),
             memory_floor: AtomicI64::new(Timestamp::MIN),
             retention_now: AtomicI64::new(now),
@@ -126,6 +134,11 @@ impl Head {
             shard.lock().log.found(log.found_sequence());
         }
         assert!(self.log.set(log).is_ok(), "a head has one log");
+    }
+
+    /// Whether the log is attached: everything in it was replayed.
+    pub(crate) fn has_log(&self) -> bool {
+        self.log.get().is_some()
     }
 
     /// Takes no samples any more.
@@ -224,11 +237,12 @@ impl Head {
         self.tenants.all().iter().map(|tenant| tenant.series()).sum()
     }
 
-    /// Bytes of samples, states, labels and indexes: what the memory limit is compared with.
+    /// Bytes of samples, states, labels, indexes and exemplars: what the memory limit is compared with.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let shards: usize = self.shards.iter().map(|shard| shard.chunk_bytes() + shard.slab_bytes()).sum();
-        shards + self.tenants.index_bytes() + self.table_bytes.load(Ordering::Relaxed)
+        let tables = self.tenants.index_bytes() + self.table_bytes.load(Ordering::Relaxed);
+        shards + tables + self.exemplars.bytes()
     }
 
     /// Measures what is too dear to follow step by step.

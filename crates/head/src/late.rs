@@ -1,12 +1,12 @@
 //! Late samples: those not newer than the newest of their series, or than the cut.
 //!
-//! They are kept beside the state that in-order appends touch, one entry per series that has some: a small sorted buffer
-//! of raw samples, spilled into closed chunks of their own, sorted and without overlaps. A cut freezes what is there when
+//! They are kept beside the state that in-order appends touch, one entry per kind and series that has some: a small sorted
+//! buffer of raw samples, spilled into closed chunks of their own, sorted and without overlaps. A cut freezes what is there when
 //! it begins; what comes later is the next one's. Freezing is done series by series, when one is next looked at.
 
 mod run;
 
-use std::{collections::BTreeMap, mem::size_of, ops::Range};
+use std::{collections::BTreeMap, fmt::Debug, mem::size_of, ops::Range};
 
 use chronolith_model::{TimeRange, Timestamp};
 use chronolith_storage::Samples;
@@ -15,7 +15,7 @@ use crate::{
     closed::{ClosedChunk, overlapping},
     cut::CutPoint,
     error::ReadError,
-    series::{Accounts, Series},
+    series::Accounts,
 };
 
 /// Raw samples of a series before they are spilled into chunks.
@@ -25,50 +25,43 @@ pub(crate) const BUFFER_SAMPLES_MAX: usize = 32;
 pub(crate) type RawSample = (Timestamp, u64);
 
 /// What an entry costs beside what it points to, about: a place in the map and an allocation.
-const ENTRY_BYTES: usize = size_of::<LateSeries>() + 32;
+const ENTRY_BYTES: usize = size_of::<LateSeries<u64>>() + 32;
 
-/// What became of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Stored, late.
-    Late,
-    /// The same sample is there.
-    Duplicate,
-    /// There is another value, of these bits, for the timestamp.
-    Conflict(u64),
-    /// Late samples are not taken.
-    OutOfOrder,
-    /// Outside the window for late samples.
-    TooOld,
+/// A kind of late samples, as they wait to become part of a chunk.
+pub(crate) trait LateValue: Clone + Debug {
+    /// What they are.
+    type Value: Clone;
+
+    /// What it is.
+    fn value(&self) -> Self::Value;
+
+    /// Bytes on the heap.
+    fn heap_bytes(&self) -> usize;
+
+    /// The samples of a chunk that is in memory.
+    fn decode(chunk: &ClosedChunk) -> Vec<(Timestamp, Self::Value)>;
+
+    /// The sample at `t` of a chunk.
+    fn at(chunk: &ClosedChunk, t: Timestamp) -> Option<Self::Value>;
+
+    /// Appends chunks of `samples`, which are sorted, of one window, and not too many for a chunk.
+    fn encode(samples: &[(Timestamp, Self::Value)], into: &mut Vec<ClosedChunk>);
 }
 
-/// Which late samples are taken.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum LateRule {
-    /// Those not more than `ms` older than the newest sample of their series, or than `now` if it has none.
-    Window {
-        /// Milliseconds; 0 or less: none.
-        ms: i64,
-        /// By the clock.
-        now: Timestamp,
-    },
-    /// All: they come from the log, and have been judged before.
-    Logged,
-}
-
-/// The late samples of a shard, by slot. Ordered, so that it can be walked piece by piece, and the same way each time.
-#[derive(Debug, Default)]
-pub(crate) struct LateStore {
-    series: BTreeMap<u32, Box<LateSeries>>,
+/// The late samples of one kind of a shard, by slot. Ordered, so that it can be walked piece by piece, and the same way
+/// each time.
+#[derive(Debug)]
+pub(crate) struct LateStore<V: LateValue = u64> {
+    series: BTreeMap<u32, Box<LateSeries<V>>>,
     /// Of the cut last begun; what is at or before its boundary is frozen if it was there.
     cut: CutPoint,
 }
 
 /// The late samples of one series.
-#[derive(Debug, Default)]
-struct LateSeries {
+#[derive(Debug)]
+struct LateSeries<V> {
     /// Sorted.
-    buffer: Vec<RawSample>,
+    buffer: Vec<(Timestamp, V)>,
     /// Sorted, without overlaps, each inside a window.
     chunks: Vec<ClosedChunk>,
     /// The same, of what the pending cut writes.
@@ -80,13 +73,19 @@ struct LateSeries {
 }
 
 /// Late samples of a series, copied or shared.
-#[derive(Debug, Default)]
-pub(crate) struct LateCopy {
+#[derive(Debug)]
+pub(crate) struct LateCopy<V = u64> {
     chunks: Vec<ClosedChunk>,
-    buffer: Vec<RawSample>,
+    buffer: Vec<(Timestamp, V)>,
 }
 
-impl LateStore {
+impl<V: LateValue> Default for LateStore<V> {
+    fn default() -> Self {
+        Self { series: BTreeMap::new(), cut: CutPoint::default() }
+    }
+}
+
+impl<V: LateValue> LateStore<V> {
     /// Of the cut last begun.
     #[inline]
     pub(crate) const fn cut(&self) -> CutPoint {
@@ -108,48 +107,29 @@ impl LateStore {
         !self.series.is_empty() && self.series.contains_key(&slot)
     }
 
-    /// What becomes of a sample that its series does not take in order; late ones are stored.
-    #[cold]
-    pub(crate) fn offer(
-        &mut self,
-        (slot, series, closed): (u32, &Series, &[ClosedChunk]),
-        (t, bits): RawSample,
-        rule: LateRule,
-        accounts: &mut Accounts,
-    ) -> Verdict {
-        let last = series.last();
-        let in_order = last.filter(|last| t <= *last).and_then(|_| series.known(closed, t));
-        let known = in_order.or_else(|| self.series.get(&slot)?.known(t));
-        match (known, rule) {
-            (Some(existing), _) if existing == bits => return Verdict::Duplicate,
-            (Some(existing), LateRule::Logged) => return Verdict::Conflict(existing),
-            (Some(existing), _) if Some(t) == last => return Verdict::Conflict(existing),
-            (_, LateRule::Window { ms, .. }) if ms <= 0 => return Verdict::OutOfOrder,
-            (_, LateRule::Window { ms, now }) if t < last.unwrap_or(now).saturating_sub(ms) => {
-                return Verdict::TooOld;
-            }
-            (Some(existing), _) => return Verdict::Conflict(existing),
-            (None, _) => {}
-        }
-        let late = self
-            .series
-            .entry(slot)
-            .or_insert_with(|| Box::new(LateSeries { settled: self.cut.number, ..LateSeries::default() }));
+    /// The late sample of `slot` at `t`.
+    pub(crate) fn known(&self, slot: u32, t: Timestamp) -> Option<V::Value> {
+        self.series.get(&slot)?.known(t)
+    }
+
+    /// Stores a sample whose timestamp is not known.
+    pub(crate) fn insert(&mut self, slot: u32, (t, value): (Timestamp, V), accounts: &mut Accounts) {
+        let late = self.series.entry(slot).or_insert_with(|| Box::new(LateSeries::new(self.cut)));
         let settled = late.settle(self.cut);
         let room = late.buffer.capacity();
-        let spilled = late.insert((t, bits));
+        let heap = value.heap_bytes();
+        let spilled = late.insert((t, value));
         if settled || spilled || late.counted.0 == 0 {
             late.measure(accounts);
         } else {
             // Not all chunks each time.
             let (bytes, chunks) = late.counted;
-            let grown = (late.buffer.capacity() - room) * size_of::<RawSample>();
+            let grown = (late.buffer.capacity() - room) * size_of::<(Timestamp, V)>() + heap;
             late.counted = (bytes + grown, chunks);
             accounts.resize_late((bytes, chunks), late.counted);
         }
         accounts.samples += 1;
         accounts.late += 1;
-        Verdict::Late
     }
 
     /// The late samples of `slot` inside `range`, those that are written to blocks before `view` left out.
@@ -159,19 +139,35 @@ impl LateStore {
         range: TimeRange,
         view: CutPoint,
         accounts: &mut Accounts,
-    ) -> Option<LateCopy> {
+    ) -> Option<LateCopy<V>> {
         let late = self.settled(slot, accounts)?;
-        let mut copy = LateCopy::default();
+        let mut copy = LateCopy { chunks: Vec::new(), buffer: Vec::new() };
         if view.number < late.settled {
             copy.chunks.extend_from_slice(overlapping(&late.frozen, range));
         }
         copy.chunks.extend_from_slice(overlapping(&late.chunks, range));
-        copy.buffer.extend(late.buffer.iter().filter(|(t, _)| range.contains(*t)));
+        copy.buffer.extend(late.buffer.iter().filter(|(t, _)| range.contains(*t)).cloned());
         (!copy.chunks.is_empty() || !copy.buffer.is_empty()).then_some(copy)
     }
 
+    /// The late samples of `slot` inside `range` that the pending cut writes.
+    pub(crate) fn copy_frozen(
+        &mut self,
+        slot: u32,
+        range: TimeRange,
+        accounts: &mut Accounts,
+    ) -> Option<LateCopy<V>> {
+        let chunks = self.frozen(slot, range, accounts).filter(|chunks| !chunks.is_empty())?.to_vec();
+        Some(LateCopy { chunks, buffer: Vec::new() })
+    }
+
     /// Copies all late samples of `slot`, whatever became of cuts.
-    pub(crate) fn copy_all(&self, slot: u32, chunks: &mut Vec<ClosedChunk>, buffer: &mut Vec<RawSample>) {
+    pub(crate) fn copy_all(
+        &self,
+        slot: u32,
+        chunks: &mut Vec<ClosedChunk>,
+        buffer: &mut Vec<(Timestamp, V)>,
+    ) {
         if let Some(late) = self.series.get(&slot) {
             chunks.extend(late.chunks.iter().chain(&late.frozen).cloned());
             buffer.extend_from_slice(&late.buffer);
@@ -179,9 +175,9 @@ impl LateStore {
     }
 
     /// Gives `slot`, which has none, its late samples back; sorted, no timestamp twice.
-    pub(crate) fn restore(&mut self, slot: u32, samples: &[RawSample], accounts: &mut Accounts) {
-        let mut late = LateSeries { settled: self.cut.number, ..LateSeries::default() };
-        run::merge(&mut late.chunks, samples);
+    pub(crate) fn restore(&mut self, slot: u32, samples: &[(Timestamp, V::Value)], accounts: &mut Accounts) {
+        let mut late = LateSeries::<V>::new(self.cut);
+        run::merge::<V>(&mut late.chunks, samples);
         late.measure(accounts);
         accounts.samples += samples.len() as u64;
         accounts.late += samples.len() as u64;
@@ -227,7 +223,7 @@ impl LateStore {
                 visit(chunk.max(), chunk.memory());
             }
             if let Some((newest, _)) = late.buffer.last() {
-                visit(*newest, late.buffer.capacity() * size_of::<RawSample>());
+                visit(*newest, late.buffer_bytes());
             }
         }
     }
@@ -259,7 +255,7 @@ impl LateStore {
         &mut self,
         slots: Range<u32>,
         accounts: &mut Accounts,
-        mut change: impl FnMut(&mut LateSeries) -> u64,
+        mut change: impl FnMut(&mut LateSeries<V>) -> u64,
     ) -> u64 {
         let (mut dropped, mut empty) = (0, Vec::new());
         for (slot, late) in self.series.range_mut(slots) {
@@ -277,7 +273,7 @@ impl LateStore {
         dropped
     }
 
-    fn settled(&mut self, slot: u32, accounts: &mut Accounts) -> Option<&mut LateSeries> {
+    fn settled(&mut self, slot: u32, accounts: &mut Accounts) -> Option<&mut LateSeries<V>> {
         if self.series.is_empty() {
             return None;
         }
@@ -289,7 +285,17 @@ impl LateStore {
     }
 }
 
-impl LateSeries {
+impl<V: LateValue> LateSeries<V> {
+    const fn new(cut: CutPoint) -> Self {
+        Self {
+            buffer: Vec::new(),
+            chunks: Vec::new(),
+            frozen: Vec::new(),
+            settled: cut.number,
+            counted: (0, 0),
+        }
+    }
+
     /// Freezes what a cut that has begun since writes; says whether it has looked.
     fn settle(&mut self, cut: CutPoint) -> bool {
         if self.settled == cut.number {
@@ -303,20 +309,22 @@ impl LateSeries {
         if let Some(across) = self.chunks.first()
             && across.min() <= before.max
         {
-            let samples = run::decode(across);
+            let samples = V::decode(across);
             let early = samples.partition_point(|(t, _)| *t <= before.max);
-            self.chunks.splice(..1, ClosedChunk::of_floats(&samples[early..]));
+            let mut behind = Vec::new();
+            V::encode(&samples[early..], &mut behind);
+            self.chunks.splice(..1, behind);
             loose.extend_from_slice(&samples[..early]);
         }
-        run::merge(&mut frozen, &loose);
+        run::merge::<V>(&mut frozen, &loose);
         let early = self.buffer.partition_point(|(t, _)| *t <= before.max);
-        run::merge(&mut frozen, &self.buffer.drain(..early).collect::<Vec<_>>());
+        run::merge::<V>(&mut frozen, &values(self.buffer.drain(..early)));
         if self.frozen.is_empty() {
             self.frozen = frozen;
         } else {
             // A cut that came to nothing left some.
             for chunk in &frozen {
-                run::merge(&mut self.frozen, &run::decode(chunk));
+                run::merge::<V>(&mut self.frozen, &V::decode(chunk));
             }
         }
         self.frozen.shrink_to_fit();
@@ -324,25 +332,30 @@ impl LateSeries {
     }
 
     /// Adds a sample whose timestamp is not known; says whether it has changed chunks.
-    fn insert(&mut self, (t, bits): RawSample) -> bool {
+    fn insert(&mut self, (t, value): (Timestamp, V)) -> bool {
         let at = self.buffer.partition_point(|(known, _)| *known < t);
-        self.buffer.insert(at, (t, bits));
+        self.buffer.insert(at, (t, value));
         let spills = self.buffer.len() >= BUFFER_SAMPLES_MAX;
         if spills {
-            run::merge(&mut self.chunks, &std::mem::take(&mut self.buffer));
+            run::merge::<V>(&mut self.chunks, &values(std::mem::take(&mut self.buffer)));
         }
         spills
     }
 
-    fn known(&self, t: Timestamp) -> Option<u64> {
+    fn known(&self, t: Timestamp) -> Option<V::Value> {
         if let Ok(at) = self.buffer.binary_search_by_key(&t, |(known, _)| *known) {
-            return Some(self.buffer[at].1);
+            return Some(self.buffer[at].1.value());
         }
         let at = TimeRange::new(t, t);
         [&self.chunks, &self.frozen]
             .into_iter()
             .flat_map(|chunks| overlapping(chunks, at))
-            .find_map(|chunk| chunk.float_at(t))
+            .find_map(|chunk| V::at(chunk, t))
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        let heap: usize = self.buffer.iter().map(|(_, value)| value.heap_bytes()).sum();
+        self.buffer.capacity() * size_of::<(Timestamp, V)>() + heap
     }
 
     fn newest(&self) -> Option<Timestamp> {
@@ -354,9 +367,7 @@ impl LateSeries {
     /// Brings the accounts up to date.
     fn measure(&mut self, accounts: &mut Accounts) {
         let chunks = || self.chunks.iter().chain(&self.frozen);
-        let bytes = ENTRY_BYTES
-            + self.buffer.capacity() * size_of::<RawSample>()
-            + chunks().map(ClosedChunk::memory).sum::<usize>();
+        let bytes = ENTRY_BYTES + self.buffer_bytes() + chunks().map(ClosedChunk::memory).sum::<usize>();
         let now = (bytes, chunks().count());
         accounts.resize_late(self.counted, now);
         self.counted = now;
@@ -381,10 +392,50 @@ impl LateCopy {
         floats.sort_by_key(|(t, _)| *t);
         Ok(floats)
     }
+}
+
+impl<V: LateValue> LateCopy<V> {
+    /// Its chunks, of sorted lists, and its samples beside them.
+    pub(crate) fn parts(&self) -> (&[ClosedChunk], &[(Timestamp, V)]) {
+        (&self.chunks, &self.buffer)
+    }
 
     /// Bytes the copy takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.capacity() * size_of::<ClosedChunk>() + self.buffer.capacity() * size_of::<RawSample>()
+        self.chunks.capacity() * size_of::<ClosedChunk>()
+            + self.buffer.capacity() * size_of::<(Timestamp, V)>()
+    }
+}
+
+/// What the samples of a buffer are.
+fn values<V: LateValue>(buffer: impl IntoIterator<Item = (Timestamp, V)>) -> Vec<(Timestamp, V::Value)> {
+    buffer.into_iter().map(|(t, value)| (t, value.value())).collect()
+}
+
+/// Floats are kept as their bits.
+impl LateValue for u64 {
+    type Value = Self;
+
+    fn value(&self) -> Self {
+        *self
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+
+    fn decode(chunk: &ClosedChunk) -> Vec<RawSample> {
+        let mut samples = Vec::with_capacity(chunk.count());
+        chunk.floats(TimeRange::ALL, &mut samples).expect("encoded by this process and kept in memory");
+        samples
+    }
+
+    fn at(chunk: &ClosedChunk, t: Timestamp) -> Option<Self> {
+        chunk.float_at(t)
+    }
+
+    fn encode(samples: &[RawSample], into: &mut Vec<ClosedChunk>) {
+        into.extend(ClosedChunk::of_floats(samples));
     }
 }
 

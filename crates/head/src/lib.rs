@@ -8,6 +8,8 @@
 //!
 //! Map: [`Head`] · `append` · [`HeadView`] reading · [`HeadReplay`] · [`Snapshots`] ·
 //! [`Cut`] what goes to blocks · `truncate` · [`HeadStats`] · `series` one series' state · `late` its late samples ·
+//! `histogram` its histograms · `offer` what becomes of a sample that is not simply the next float ·
+//! `starts` its start timestamps · `exemplars` ·
 //! `closed` finished chunks and windows · `slab` where series lie · `shard` · `alias` senders' label bytes to series · `tenant` ·
 //! `shared_index` questions to its index, piece by piece.
 
@@ -17,8 +19,11 @@ mod chunk_file;
 mod closed;
 mod cut;
 mod error;
+mod exemplars;
 mod head;
+mod histogram;
 mod late;
+mod offer;
 mod options;
 mod read;
 mod replay;
@@ -27,6 +32,7 @@ mod shard;
 mod shared_index;
 mod slab;
 mod snapshot;
+mod starts;
 mod stats;
 mod tenant;
 mod truncate;
@@ -42,8 +48,8 @@ pub use read::{Fetched, HeadView, Selection};
 pub use replay::{HeadReplay, ReplayOutcome};
 pub use snapshot::{
     EXTRA_SECTIONS_MAX, EXTRA_TYPE_MAX, EXTRA_TYPE_MIN, ExtraSection, Loaded, SNAPSHOT_LOG_BYTES,
-    SNAPSHOT_VERSION, SnapshotDamage, SnapshotDamageReason, SnapshotError, SnapshotReport, SnapshotWriter,
-    Snapshots,
+    SNAPSHOT_VERSION, SNAPSHOT_VERSION_MIN, SnapshotDamage, SnapshotDamageReason, SnapshotError,
+    SnapshotReport, SnapshotWriter, Snapshots,
 };
 pub use stats::HeadStats;
 pub use truncate::Truncation;

@@ -1,5 +1,7 @@
 //! Limits of the head.
 
+use chronolith_storage::exemplars::{EXEMPLAR_BYTES_MAX, EXEMPLARS_MAX};
+
 /// Shards. Part of the data directory's format: a series' number names its shard in its lowest bits.
 pub const SHARDS: usize = 16;
 const _: () = assert!(SHARDS.is_power_of_two());
@@ -16,7 +18,7 @@ pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
 pub struct HeadOptions {
     /// How long samples are kept, in milliseconds.
     pub retention_ms: i64,
-    /// Most bytes of samples, states, labels and indexes; see [`crate::Head::bytes`].
+    /// Most bytes of samples, states, labels, indexes and exemplars; see [`crate::Head::bytes`].
     pub memory_bytes_max: usize,
     /// Most series of one tenant.
     pub series_max: usize,
@@ -24,6 +26,10 @@ pub struct HeadOptions {
     pub future_ms_max: i64,
     /// How much older than the newest sample of its series a sample may be, in milliseconds; 0 takes samples in order only.
     pub ooo_window_ms: i64,
+    /// Most exemplars of all tenants together; 0 keeps none.
+    pub exemplars_max: usize,
+    /// Most bytes of exemplars of all tenants together; a tenth of `memory_bytes_max` if that is less.
+    pub exemplar_bytes_max: usize,
     /// Whether the oldest samples are dropped when memory is short. If not, appends are refused until a cut has freed some.
     pub drops_when_short: bool,
 }
@@ -32,10 +38,12 @@ impl Default for HeadOptions {
     fn default() -> Self {
         Self {
             retention_ms: 15 * 24 * 3600 * 1000,
-            memory_bytes_max: 1 << 30,
-            series_max: 5_000_000,
+            memory_bytes_max: 2 << 30,
+            series_max: 2_000_000,
             future_ms_max: 10 * 60 * 1000,
             ooo_window_ms: 3600 * 1000,
+            exemplars_max: EXEMPLARS_MAX,
+            exemplar_bytes_max: EXEMPLAR_BYTES_MAX,
             drops_when_short: true,
         }
     }

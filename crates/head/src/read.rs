@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chronolith_chunk::decode_range_into;
 use chronolith_index::{CompiledMatcher, Count, resolve};
 use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, TimeRange, Timestamp};
-use chronolith_storage::{CardinalityEntry, Limited, Samples, StorageStats};
+use chronolith_storage::{CardinalityEntry, Limited, Samples, StartTimestamp, StorageStats};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     cut::CutPoint,
     error::ReadError,
     head::Head,
+    histogram::HistogramCopy,
     late::{LateCopy, merge_floats},
     options::SHARDS,
     shard::{Ref, ShardState},
@@ -29,8 +30,8 @@ const AHEAD: usize = 32;
 /// retention drops while the view lives is gone from it too.
 #[derive(Debug)]
 pub struct HeadView {
-    head: Arc<Head>,
-    tenant: Option<Arc<Tenant>>,
+    pub(crate) head: Arc<Head>,
+    pub(crate) tenant: Option<Arc<Tenant>>,
     range: TimeRange,
     /// What blocks have already.
     head_from: CutPoint,
@@ -56,6 +57,8 @@ pub struct Fetched {
     chunks: Vec<ClosedChunk>,
     open: Vec<u8>,
     late: Vec<LateCopy>,
+    histograms: Vec<HistogramCopy>,
+    starts: Vec<StartTimestamp>,
 }
 
 /// Where a series' chunks are.
@@ -65,6 +68,9 @@ struct Entry {
     open: (usize, usize),
     /// Place of the late samples, plus one; 0 for a series without any.
     late: usize,
+    /// The same of the histograms.
+    histograms: usize,
+    starts: (usize, usize),
 }
 
 impl HeadView {
@@ -98,7 +104,7 @@ impl HeadView {
     }
 
     /// The newest sample of each of `series`, whatever the range of the view; `None` where one has arrived since it was
-    /// opened, and where blocks have it, or may have.
+    /// opened, where blocks have it, or may have, and where it is a histogram.
     #[must_use]
     pub fn last_samples(&self, series: &[u32]) -> Vec<Option<Sample>> {
         let shown = self.in_order(TimeRange::new(self.head.floor(), self.newest));
@@ -107,11 +113,15 @@ impl HeadView {
             let state = shard.lock();
             for at in places {
                 let slot = Ref(series[at]).slot();
-                let sample = state.slab.get(slot).and_then(|(series, _)| series.last_sample());
+                let series = state.slab.get(slot).map(|(series, _)| series);
+                let newest_histogram =
+                    series.filter(|series| series.is_mixed()).and_then(|_| state.histograms.newest(slot));
+                let sample = series.and_then(|series| series.last_sample());
                 last[at] = sample
                     .filter(|sample| shown.contains(sample.timestamp))
                     // Behind a cut, a late one may be newer.
-                    .filter(|sample| state.late.newest(slot) <= Some(sample.timestamp));
+                    .filter(|sample| state.late.newest(slot) <= Some(sample.timestamp))
+                    .filter(|sample| newest_histogram <= Some(sample.timestamp));
             }
         }
         last
@@ -136,7 +146,7 @@ impl HeadView {
                 continue;
             }
             let mut state = shard.lock();
-            let ShardState { slab, late, accounts, .. } = &mut *state;
+            let ShardState { slab, late, histograms, starts, accounts, .. } = &mut *state;
             for block in places.chunks(AHEAD) {
                 let touched = block.iter().filter_map(|at| slab.get(Ref(series[*at]).slot()));
                 std::hint::black_box(touched.fold(0, |sum, (series, _)| sum ^ series.touch()));
@@ -149,10 +159,27 @@ impl HeadView {
                         chunks: (fetched.chunks.len(), fetched.chunks.len() + chunks.len()),
                         open: (fetched.open.len(), fetched.open.len() + open.len()),
                         late: 0,
+                        histograms: 0,
+                        starts: (0, 0),
                     };
                     if let Some(copy) = late.copy(slot, range, self.head_from, accounts) {
                         fetched.late.push(copy);
                         entry.late = fetched.late.len();
+                    }
+                    let mut has_late = entry.late != 0;
+                    if state.is_mixed()
+                        && let Some(copy) = histograms.copy(slot, (in_order, range), self.head_from, accounts)
+                    {
+                        has_late |= copy.has_late();
+                        fetched.histograms.push(copy);
+                        entry.histograms = fetched.histograms.len();
+                    }
+                    if starts.contains(slot) {
+                        // What blocks have is theirs to say, unless late samples are among it.
+                        let shown = if has_late { range } else { in_order };
+                        let first = fetched.starts.len();
+                        starts.copy(slot, shown, &mut fetched.starts);
+                        entry.starts = (first, fetched.starts.len());
                     }
                     fetched.chunks.extend_from_slice(chunks);
                     fetched.open.extend_from_slice(open);
@@ -282,6 +309,10 @@ impl Fetched {
         if let Some(late) = entry.late.checked_sub(1).and_then(|at| self.late.get(at)) {
             merge_floats(into, start, &late.floats(range)?);
         }
+        if let Some(copy) = entry.histograms.checked_sub(1).and_then(|at| self.histograms.get(at)) {
+            copy.read((in_order, range), into)?;
+        }
+        into.starts.extend_from_slice(self.starts.get(entry.starts.0..entry.starts.1).unwrap_or_default());
         Ok(())
     }
 
@@ -291,7 +322,9 @@ impl Fetched {
         self.open.capacity()
             + self.chunks.capacity() * size_of::<ClosedChunk>()
             + self.entries.capacity() * size_of::<Entry>()
+            + self.starts.capacity() * size_of::<StartTimestamp>()
             + self.late.iter().map(|late| late.bytes() + size_of::<LateCopy>()).sum::<usize>()
+            + self.histograms.iter().map(HistogramCopy::bytes).sum::<usize>()
     }
 }
 

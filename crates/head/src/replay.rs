@@ -7,13 +7,15 @@ use std::{
 };
 
 use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
-use chronolith_wal::{LoggedSample, Replay, SeriesDef};
+use chronolith_storage::StartTimestamp;
+use chronolith_wal::{LoggedBlob, LoggedSample, LoggedStart, Replay, SeriesDef};
 use parking_lot::RwLock;
 
 use crate::{
     error::Error,
     head::Head,
-    late::{LateRule, Verdict},
+    histogram::decode_one,
+    offer::{LateRule, SeriesMut, Verdict},
     options::SHARDS,
     shard::{Ref, ShardState},
     snapshot::Loaded,
@@ -25,7 +27,7 @@ const AHEAD: usize = 32;
 /// Receives a log's content for a head that has no log attached yet.
 #[derive(Debug)]
 pub struct HeadReplay<'a> {
-    head: &'a Head,
+    pub(crate) head: &'a Head,
     /// Numbers of series that were removed and came back under another number, to the number in use.
     renumbered: RwLock<HashMap<u32, u32>>,
     /// By shard: what is known from a snapshot.
@@ -35,6 +37,8 @@ pub struct HeadReplay<'a> {
     skipped: AtomicU64,
     orphans: AtomicU64,
     invalid: AtomicU64,
+    invalid_histograms: AtomicU64,
+    exemplars: AtomicU64,
 }
 
 /// What a block has: of a tenant, samples in a range that were logged up to a number.
@@ -57,6 +61,10 @@ pub struct ReplayOutcome {
     pub orphans: u64,
     /// Definitions that name no valid series.
     pub invalid_definitions: u64,
+    /// Histograms that cannot be read: they were written by a program with an error, or their checksum fits by chance.
+    pub invalid_histograms: u64,
+    /// Exemplars in memory again.
+    pub exemplars: u64,
 }
 
 impl<'a> HeadReplay<'a> {
@@ -72,6 +80,8 @@ impl<'a> HeadReplay<'a> {
             skipped: AtomicU64::new(0),
             orphans: AtomicU64::new(0),
             invalid: AtomicU64::new(0),
+            invalid_histograms: AtomicU64::new(0),
+            exemplars: AtomicU64::new(0),
         }
     }
 
@@ -108,6 +118,30 @@ impl<'a> HeadReplay<'a> {
             skipped: self.skipped.into_inner(),
             orphans: self.orphans.into_inner(),
             invalid_definitions: self.invalid.into_inner(),
+            invalid_histograms: self.invalid_histograms.into_inner(),
+            exemplars: self.exemplars.into_inner(),
+        }
+    }
+
+    /// The number in use of a series that was logged under this one.
+    pub(crate) fn number_of(&self, logged: u32) -> u32 {
+        self.renumbered.read().get(&logged).copied().unwrap_or(logged)
+    }
+
+    /// Applies logged starts of series of any shard; those of series that are gone say nothing any more.
+    fn apply_starts(&self, logged: &[LoggedStart]) {
+        for LoggedStart { series, since, start } in logged {
+            let reference = Ref(self.number_of(*series));
+            let shard = &self.head.shards[reference.shard()];
+            let mut state = shard.lock();
+            let ShardState { slab, starts, accounts, .. } = &mut *state;
+            if slab.get(reference.slot()).is_none() {
+                // As with samples.
+                slab.reserve_through(reference.slot().min(Ref::SLOT_MAX));
+            } else {
+                starts.set(reference.slot(), StartTimestamp { since: *since, start: *start }, accounts);
+                shard.publish(&state);
+            }
         }
     }
 
@@ -141,7 +175,7 @@ impl<'a> HeadReplay<'a> {
             self.covers.iter().filter(|cover| sequence <= cover.sequences[shard]).collect();
         let shard = &self.head.shards[shard];
         let mut state = shard.lock();
-        let ShardState { slab, late, accounts, .. } = &mut *state;
+        let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
         let cut = late.cut().boundary();
         for block in samples.chunks(AHEAD) {
             let series = block.iter().filter_map(|sample| slab.get(Ref(sample.series).slot()));
@@ -154,21 +188,21 @@ impl<'a> HeadReplay<'a> {
                     orphans += 1;
                     continue;
                 };
-                let in_block =
-                    |cover: &&Cover| cover.tenant == series.tenant && cover.range.contains(sample.timestamp);
+                let in_block = |cover: &&Cover| {
+                    cover.tenant == series.tenant() && cover.range.contains(sample.timestamp)
+                };
                 if sample.timestamp < floor || covers.iter().any(in_block) {
                     skipped += 1;
                     continue;
                 }
                 let (t, bits) = (sample.timestamp, sample.value.to_bits());
-                let in_order = series.offer(closed, t, bits, cut, accounts);
-                // A record may be in the log twice.
-                if !in_order
-                    && late.offer((slot, series, closed), (t, bits), LateRule::Logged, accounts)
-                        != Verdict::Late
-                {
-                    skipped += 1;
-                    continue;
+                if !series.is_plain() || !series.offer(closed, t, bits, cut, accounts) {
+                    let mut of = SeriesMut { slot, series, closed, late, histograms, accounts };
+                    // A record may be in the log twice.
+                    if of.float((t, bits), LateRule::Logged) != Verdict::Stored {
+                        skipped += 1;
+                        continue;
+                    }
                 }
                 stored += 1;
                 times.min = times.min.min(t);
@@ -183,6 +217,55 @@ impl<'a> HeadReplay<'a> {
         self.stored.fetch_add(stored, Ordering::Relaxed);
         self.skipped.fetch_add(skipped, Ordering::Relaxed);
         self.orphans.fetch_add(orphans, Ordering::Relaxed);
+    }
+}
+
+/// Applying histograms.
+impl HeadReplay<'_> {
+    /// Applies histograms of series of shard `of`, which were logged under `shard`.
+    fn apply_histograms(&self, (shard, of): (usize, usize), sequence: u64, histograms: &[LoggedBlob<'_>]) {
+        let floor = self.head.floor();
+        let mut times = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
+        let covers: Vec<&Cover> =
+            self.covers.iter().filter(|cover| sequence <= cover.sequences[shard]).collect();
+        let (mut stored, mut skipped, mut orphans, mut invalid) = (0, 0, 0, 0);
+        let mut one = Vec::new();
+        let shard = &self.head.shards[of];
+        let mut state = shard.lock();
+        for logged in histograms {
+            let (slot, t) = (Ref(logged.series).slot(), logged.timestamp);
+            let Some(mut series) = state.series_mut(slot) else {
+                state.slab.reserve_through(slot.min(Ref::SLOT_MAX));
+                orphans += 1;
+                continue;
+            };
+            let tenant = series.series.tenant();
+            let in_block = |cover: &&Cover| cover.tenant == tenant && cover.range.contains(t);
+            if t < floor || covers.iter().any(in_block) {
+                skipped += 1;
+                continue;
+            }
+            let Some((_, histogram)) = decode_one(logged.bytes).filter(|(at, _)| *at == t) else {
+                invalid += 1;
+                continue;
+            };
+            if series.histogram(t, &histogram, LateRule::Logged, &mut one) == Verdict::Stored {
+                stored += 1;
+                times.min = times.min.min(t);
+                times.max = times.max.max(t);
+            } else {
+                skipped += 1;
+            }
+        }
+        shard.publish(&state);
+        drop(state);
+        if stored > 0 {
+            self.head.saw_times(times);
+        }
+        self.stored.fetch_add(stored, Ordering::Relaxed);
+        self.skipped.fetch_add(skipped, Ordering::Relaxed);
+        self.orphans.fetch_add(orphans, Ordering::Relaxed);
+        self.invalid_histograms.fetch_add(invalid, Ordering::Relaxed);
     }
 }
 
@@ -202,6 +285,30 @@ impl Replay for HeadReplay<'_> {
 
     fn covered(&self, shard: usize) -> u64 {
         self.sequences.get(shard).copied().unwrap_or(0)
+    }
+
+    fn histograms(&self, shard: usize, sequence: u64, histograms: &[LoggedBlob<'_>]) {
+        let renumbered = self.renumbered.read();
+        let mut by_shard: Vec<Vec<LoggedBlob<'_>>> = vec![Vec::new(); SHARDS];
+        for histogram in histograms {
+            let series = renumbered.get(&histogram.series).copied().unwrap_or(histogram.series);
+            by_shard[Ref(series).shard()].push(LoggedBlob { series, ..*histogram });
+        }
+        drop(renumbered);
+        // By the number of its record the sequence is known for the shard under which it was logged.
+        for (of, histograms) in by_shard.iter().enumerate().filter(|(_, histograms)| !histograms.is_empty()) {
+            self.apply_histograms((shard, of), sequence, histograms);
+        }
+        self.head.enforce_memory();
+    }
+
+    fn starts(&self, _shard: usize, _sequence: u64, starts: &[LoggedStart]) {
+        self.apply_starts(starts);
+        self.head.enforce_memory();
+    }
+
+    fn exemplars(&self, _shard: usize, _sequence: u64, exemplars: &[LoggedBlob<'_>]) {
+        self.exemplars.fetch_add(self.apply_exemplars(exemplars), Ordering::Relaxed);
     }
 
     fn samples(&self, shard: usize, sequence: u64, samples: &[LoggedSample]) {

@@ -3,7 +3,7 @@
 use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter};
 use chronolith_model::{Sample, TimeRange, Timestamp};
 
-use crate::closed::{ChunkKind, ClosedChunk, float_at, overlapping, window_end};
+use crate::closed::{ChunkKind, ClosedChunk, float_at, overlapping_with_open, window_end};
 
 /// A chunk is closed at so many samples.
 pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
@@ -16,8 +16,8 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1024;
 pub(crate) struct Series {
     appender: XorAppender,
     open: Vec<u8>,
-    /// Number of the tenant, [`Series::VACANT`] for a free slot.
-    pub(crate) tenant: u32,
+    /// Number of the tenant, with [`Series::MIXED`] where there are histograms; [`Series::VACANT`] for a free slot.
+    tenant: u32,
     /// The log's segment epoch in which the series was last defined; 0 = never.
     pub(crate) defined: u32,
 }
@@ -25,22 +25,53 @@ pub(crate) struct Series {
 const _: () = assert!(size_of::<Series>() == 64);
 
 impl Series {
-    pub(crate) const VACANT: u32 = u32::MAX;
+    const VACANT: u32 = u32::MAX;
+    /// Beside the number of the tenant: the series has histograms, or had some until lately.
+    const MIXED: u32 = 1 << 31;
 
     pub(crate) const fn vacant() -> Self {
         Self { appender: XorAppender::new(), open: Vec::new(), tenant: Self::VACANT, defined: 0 }
+    }
+
+    /// Makes a vacant place a series of `tenant`.
+    pub(crate) fn occupy(&mut self, tenant: u32) {
+        debug_assert!(tenant < Self::MIXED);
+        self.tenant = tenant;
     }
 
     pub(crate) fn is_vacant(&self) -> bool {
         self.tenant == Self::VACANT
     }
 
-    /// Timestamp of the newest sample.
+    /// The number of its tenant.
+    #[inline]
+    pub(crate) fn tenant(&self) -> u32 {
+        self.tenant & !Self::MIXED
+    }
+
+    /// Whether it is a series that has floats alone: nothing but [`Series::offer`] is to be asked about a new one.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tenant < Self::MIXED
+    }
+
+    /// Whether it has histograms, or had some until lately.
+    #[inline]
+    pub(crate) fn is_mixed(&self) -> bool {
+        !self.is_plain() && !self.is_vacant()
+    }
+
+    /// Notes whether it has histograms.
+    pub(crate) fn set_mixed(&mut self, mixed: bool) {
+        self.tenant = if mixed { self.tenant | Self::MIXED } else { self.tenant & !Self::MIXED };
+    }
+
+    /// Timestamp of the newest float.
     pub(crate) fn last(&self) -> Option<Timestamp> {
         (self.appender.count() > 0).then(|| self.appender.last_timestamp())
     }
 
-    /// The newest sample.
+    /// The newest float.
     pub(crate) fn last_sample(&self) -> Option<Sample> {
         let value = f64::from_bits(self.appender.last_value_bits());
         self.last().map(|timestamp| Sample::new(timestamp, value))
@@ -52,7 +83,8 @@ impl Series {
         self.open.first().copied().unwrap_or(0) ^ self.open.last().copied().unwrap_or(0)
     }
 
-    /// Takes a sample if it is newer than the newest and than `cut`, else says no. `accounts` are those of the shard.
+    /// Takes a float if it is newer than the newest and than `cut`, else says no. `accounts` are those of the shard. Of a
+    /// series with histograms, [`crate::offer::SeriesMut`] is to be asked.
     #[inline]
     pub(crate) fn offer(
         &mut self,
@@ -168,13 +200,7 @@ impl Series {
         closed: &'a [ClosedChunk],
         range: TimeRange,
     ) -> (&'a [ClosedChunk], &'a [u8]) {
-        if range.min > range.max {
-            return (&[], &[]);
-        }
-        let open_after = closed.last().map_or(Timestamp::MIN, ClosedChunk::max);
-        let wanted = self.last().is_some_and(|last| last >= range.min)
-            && (open_after < range.max || open_after == Timestamp::MIN);
-        (overlapping(closed, range), if wanted { &self.open } else { &[] })
+        overlapping_with_open(closed, (&self.open, self.last()), range)
     }
 
     /// The open chunk.
@@ -220,16 +246,22 @@ impl Series {
 /// What a shard holds, counted as it changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accounts {
-    /// Bytes of chunks, open and closed, and of late samples.
+    /// Bytes of chunks, open and closed, of late samples and of start timestamps.
     pub(crate) bytes: usize,
     /// Closed chunks of samples in order.
     pub(crate) chunks: usize,
+    /// Bytes of histograms, part of `bytes`; those of late ones are not in it.
+    pub(crate) histogram_bytes: usize,
+    /// Closed chunks of histograms in order, part of `chunks`.
+    pub(crate) histogram_chunks: usize,
     /// Samples ever stored, late ones included.
     pub(crate) samples: u64,
     /// Samples dropped with their chunks by retention or for want of memory.
     pub(crate) dropped: u64,
     /// Samples that went when a cut was finished.
     pub(crate) cut: u64,
+    /// Histograms ever stored, part of `samples`.
+    pub(crate) histograms: u64,
     /// Late samples ever stored.
     pub(crate) late: u64,
     /// Bytes of late samples, part of `bytes`.
@@ -244,12 +276,25 @@ impl Accounts {
         self.bytes = self.bytes + now - before;
     }
 
-    fn grow(&mut self, bytes: usize) {
+    /// Something takes so many bytes `now`, instead of those `before`.
+    pub(crate) fn resize(&mut self, before: usize, now: usize) {
+        self.bytes = self.bytes + now - before;
+    }
+
+    pub(crate) fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    fn shrink(&mut self, bytes: usize) {
+    pub(crate) fn shrink(&mut self, bytes: usize) {
         self.bytes -= bytes;
+    }
+
+    /// Histograms in order take so many bytes and closed chunks `now`, instead of those `before`.
+    pub(crate) fn resize_histograms(&mut self, before: (usize, usize), now: (usize, usize)) {
+        self.bytes = self.bytes + now.0 - before.0;
+        self.histogram_bytes = self.histogram_bytes + now.0 - before.0;
+        self.chunks = self.chunks + now.1 - before.1;
+        self.histogram_chunks = self.histogram_chunks + now.1 - before.1;
     }
 
     /// Late samples take so many bytes and chunks `now`, instead of those `before`.

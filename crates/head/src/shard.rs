@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chronolith_wal::ShardLog;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{late::LateStore, options::SHARDS, series::Accounts, slab::Slab};
+use crate::{
+    histogram::HistogramStore, late::LateStore, options::SHARDS, series::Accounts, slab::Slab,
+    starts::StartStore,
+};
 
 /// A series' number: its slot above, its shard in the lowest bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +48,8 @@ pub(crate) struct Shard {
 pub(crate) struct ShardState {
     pub(crate) slab: Slab,
     pub(crate) late: LateStore,
+    pub(crate) histograms: HistogramStore,
+    pub(crate) starts: StartStore,
     pub(crate) accounts: Accounts,
     pub(crate) log: ShardLog,
 }

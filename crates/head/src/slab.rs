@@ -73,7 +73,7 @@ impl Slab {
         if !page.hot[at].is_vacant() {
             return false;
         }
-        page.hot[at].tenant = tenant;
+        page.hot[at].occupy(tenant);
         page.live += 1;
         self.live += 1;
         true
@@ -137,12 +137,12 @@ impl Slab {
         }
     }
 
-    /// Frees `slot` if its series has no sample; says whether it did.
+    /// Frees `slot` if its series has no sample in order, and no histogram; says whether it did.
     pub(crate) fn vacate_if_empty(&mut self, slot: u32, accounts: &mut Accounts) -> bool {
         let (number, at) = place(slot);
         let Some(Some(page)) = self.pages.get_mut(number) else { return false };
         let Some(series) = page.hot.get_mut(at) else { return false };
-        if series.is_vacant() || series.last().is_some() || !page.closed[at].is_empty() {
+        if !series.is_plain() || series.last().is_some() || !page.closed[at].is_empty() {
             return false;
         }
         series.vacate(&mut page.closed[at], accounts);

@@ -14,6 +14,7 @@ mod format;
 mod load;
 mod piece;
 mod restore;
+mod side;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use chronolith_model::Timestamp;
 
 use crate::{chunk_file::ChunkFiles, head::Head, options::SHARDS};
 
-pub use format::FORMAT_VERSION as SNAPSHOT_VERSION;
+pub use format::{FORMAT_VERSION as SNAPSHOT_VERSION, FORMAT_VERSION_MIN as SNAPSHOT_VERSION_MIN};
 pub use load::{Loaded, SnapshotDamage, SnapshotDamageReason};
 pub use write::SnapshotWriter;
 
@@ -42,7 +43,7 @@ pub const EXTRA_SECTIONS_MAX: usize = 256;
 /// The name of a snapshot that is being written.
 const TEMPORARY: &str = "snapshot.tmp";
 
-/// Content of a snapshot that the head does not know: metadata, exemplars.
+/// Content of a snapshot that the head does not know: metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraSection {
     /// [`EXTRA_TYPE_MIN`] to [`EXTRA_TYPE_MAX`].
@@ -89,14 +90,14 @@ pub enum SnapshotError {
     File(#[from] chronolith_env::Error),
     /// A snapshot was written by a program with another format. Nothing was changed.
     #[error(
-        "snapshot {path} has format version {got}, this program knows {expected}; use the version that wrote it"
+        "snapshot {path} has format version {got}, this program knows versions up to {expected}; use the version that wrote it"
     )]
     ForeignVersion {
         /// The file.
         path: PathBuf,
         /// Its version.
         got: u16,
-        /// The version known here.
+        /// The newest version known here.
         expected: u16,
     },
     /// Snapshots are numbered with 32 bits.
@@ -104,6 +105,15 @@ pub enum SnapshotError {
     NumbersExhausted {
         /// The directory.
         dir: PathBuf,
+    },
+    /// A series has more in memory than a section holds. The log is kept; a later attempt succeeds when chunks have left
+    /// memory.
+    #[error("a section of the snapshot would have {bytes} bytes, at most {max} are possible")]
+    SectionTooLarge {
+        /// Bytes it would have.
+        bytes: usize,
+        /// Bytes a section may have.
+        max: usize,
     },
     /// An extra section with a type or a length that is not allowed, or too many of them.
     #[error("extra section {number} of type {section_type} with {bytes} bytes is not allowed")]

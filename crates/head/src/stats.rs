@@ -49,7 +49,7 @@ pub struct HeadStats {
     pub series_removed: u64,
     /// Closed chunks of samples in order in memory.
     pub chunks_closed: u64,
-    /// Bytes of chunks, open and closed, and of late samples.
+    /// Bytes of chunks, open and closed, of late samples and of start timestamps.
     pub chunk_bytes: u64,
     /// Bytes of series states.
     pub state_bytes: u64,
@@ -61,14 +61,28 @@ pub struct HeadStats {
     pub aliases: u64,
     /// Samples stored, by replay too.
     pub samples: u64,
+    /// Histograms stored, by replay too; part of `samples`.
+    pub histograms: u64,
+    /// Series that have histograms in order in memory.
+    pub histogram_series: u64,
+    /// Closed chunks of histograms in order in memory, part of `chunks_closed`.
+    pub histogram_chunks: u64,
+    /// Bytes of histograms, part of `chunk_bytes`; late ones are part of `late_bytes`.
+    pub histogram_bytes: u64,
     /// Late samples stored, by replay too; part of `samples`.
     pub samples_late: u64,
-    /// Series that have late samples in memory.
+    /// Series that have late samples in memory; with late floats and late histograms it counts twice.
     pub late_series: u64,
     /// Closed chunks of late samples in memory.
     pub late_chunks: u64,
     /// Bytes of late samples, part of `chunk_bytes`.
     pub late_bytes: u64,
+    /// Series that have start timestamps.
+    pub start_series: u64,
+    /// Exemplars in memory.
+    pub exemplars: u64,
+    /// Bytes of exemplars.
+    pub exemplar_bytes: u64,
     /// Samples that were there already.
     pub duplicates: u64,
     /// Samples that went from memory when the blocks they are in were finished.
@@ -106,6 +120,8 @@ impl Head {
             index_bytes: self.tenants.index_bytes() as u64,
             table_bytes: self.table_bytes() as u64,
             aliases: self.aliases.len() as u64,
+            exemplars: self.exemplars.count() as u64,
+            exemplar_bytes: self.exemplars.bytes() as u64,
             times: self.times().map(|range| (range.min, range.max)),
             floor: self.floor(),
             cut: Some(self.cut()).filter(|cut| *cut > Timestamp::MIN),
@@ -121,7 +137,12 @@ impl Head {
             stats.samples_dropped += state.accounts.dropped;
             stats.samples_cut += state.accounts.cut;
             stats.samples_late += state.accounts.late;
-            stats.late_series += state.late.len() as u64;
+            stats.late_series += (state.late.len() + state.histograms.late.len()) as u64;
+            stats.histogram_series += state.histograms.len() as u64;
+            stats.histograms += state.accounts.histograms;
+            stats.histogram_chunks += state.accounts.histogram_chunks as u64;
+            stats.histogram_bytes += state.accounts.histogram_bytes as u64;
+            stats.start_series += state.starts.len() as u64;
             stats.late_chunks += state.accounts.late_chunks as u64;
             stats.late_bytes += state.accounts.late_bytes as u64;
         }

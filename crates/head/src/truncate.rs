@@ -63,6 +63,7 @@ impl Head {
         let now = self.follow_clock();
         self.raise_floor(now.saturating_sub(self.options.retention_ms));
         let mut series_removed = self.sweep_old(now);
+        self.exemplars.truncate(self.floor());
         // Time has passed: more may be old enough to go.
         self.futile_below.store(0, Ordering::Release);
         let by_memory = self.enforce_memory();
@@ -135,7 +136,13 @@ impl Head {
                     }
                 });
             }
-            shard.lock().late.for_each_piece(|max, bytes| *by_age.entry(step(max)).or_default() += bytes);
+            let state = shard.lock();
+            let mut note = |max, bytes| *by_age.entry(step(max)).or_default() += bytes;
+            state.late.for_each_piece(&mut note);
+            state.histograms.late.for_each_piece(&mut note);
+            state.histograms.for_each(0..u32::MAX, |_, lane| {
+                lane.closed().iter().for_each(|chunk| note(chunk.max(), chunk.memory()));
+            });
         }
         let mut freed = 0;
         let mut last = None;
@@ -162,25 +169,40 @@ impl Head {
     }
 
     /// Drops the chunks of a shard, page by page so that nobody waits long; returns the series that have no sample left.
-    fn drop_chunks(&self, number: usize, sweep: &Sweep) -> Vec<Ref> {
+    pub(crate) fn drop_chunks(&self, number: usize, sweep: &Sweep) -> Vec<Ref> {
         let mut empty = Vec::new();
         let shard = &self.shards[number];
         let pages = shard.lock().slab.pages();
         for page in 0..pages {
             let mut state = shard.lock();
-            let ShardState { slab, late, accounts, .. } = &mut *state;
+            let ShardState { slab, late, histograms, starts, accounts, .. } = &mut *state;
             let slots = Slab::slots_of(page);
-            if sweep.cut.is_some() {
+            if let Some(cut) = sweep.cut {
                 accounts.cut += late.drop_frozen(slots.clone(), accounts);
+                accounts.cut += histograms.late.drop_frozen(slots.clone(), accounts);
+                accounts.cut += histograms.truncate(slots.clone(), cut.saturating_add(1), accounts);
             }
-            accounts.dropped += late.truncate(slots, sweep.floor, accounts);
+            accounts.dropped += late.truncate(slots.clone(), sweep.floor, accounts);
+            accounts.dropped += histograms.late.truncate(slots.clone(), sweep.floor, accounts);
+            accounts.dropped += histograms.truncate(slots.clone(), sweep.floor, accounts);
+            if let Some(quiet) = sweep.quiet {
+                histograms.shrink(slots.clone(), quiet, accounts);
+            }
+            // Late samples that are left are older than the cut.
+            let behind = sweep.cut.map_or(sweep.floor, |cut| sweep.floor.max(cut.saturating_add(1)));
+            starts.truncate(slots.clone(), sweep.floor, accounts, |_| true);
+            let no_late = |slot| !late.contains(slot) && !histograms.late.contains(slot);
+            starts.truncate(slots, behind, accounts, no_late);
             slab.for_each_mut(page, |slot, series, closed| {
                 accounts.dropped += series.truncate(closed, sweep.floor, accounts);
                 if let Some(cut) = sweep.cut {
                     accounts.cut += series.truncate(closed, cut.saturating_add(1), accounts);
                 }
+                if series.is_mixed() {
+                    series.set_mixed(histograms.contains(slot));
+                }
                 match (series.last(), sweep.quiet) {
-                    (None, _) if late.contains(slot) => {}
+                    (None, _) if late.contains(slot) || series.is_mixed() => {}
                     (None, _) => empty.push(Ref::new(number, slot)),
                     (Some(last), Some(quiet)) if last < quiet => series.shrink(accounts),
                     _ => {}
@@ -224,7 +246,7 @@ impl Head {
 
     fn remove_one(&self, reference: Ref) -> bool {
         let shard = &self.shards[reference.shard()];
-        let Some(number) = shard.lock().slab.get(reference.slot()).map(|(series, _)| series.tenant) else {
+        let Some(number) = shard.lock().slab.get(reference.slot()).map(|(series, _)| series.tenant()) else {
             return false;
         };
         let Some(tenant) = self.tenants.by_number(number) else { return false };
@@ -234,10 +256,11 @@ impl Head {
         // Whoever creates a series of these labels waits here, and whoever has found it before finds it gone below.
         let mut identities = self.identities[hash as usize % SHARDS].lock();
         let mut state = shard.lock();
-        let ShardState { slab, late, accounts, .. } = &mut *state;
+        let ShardState { slab, late, starts, accounts, .. } = &mut *state;
         if late.contains(reference.slot()) || !slab.vacate_if_empty(reference.slot(), accounts) {
             return false;
         }
+        starts.forget(reference.slot(), accounts);
         shard.publish(&state);
         tenant.change_index(|index| index.remove(reference.0));
         if let Ok(entry) =

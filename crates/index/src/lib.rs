@@ -5,7 +5,7 @@
 //! page by page from wherever its bytes are. **Must not know:** blocks, files, samples.
 //!
 //! Map: [`matcher`] · [`postings`] lists of ids and their resolution · [`memory`] the index in memory · [`disk`] the one
-//! of an immutable block · [`error`].
+//! of an immutable block · [`error`] · `test_support` for tests and fuzz targets, with the feature `test-support`.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -14,6 +14,10 @@ pub mod error;
 pub mod matcher;
 pub mod memory;
 pub mod postings;
+#[cfg(test)]
+mod strategies;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
 
 pub use disk::{
     DiskIndex, DiskIndexError, EncodedIndex, IndexSection, IndexWriteError, IndexWriter, MemorySections,

@@ -2,6 +2,11 @@
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
+/// Most labels of a series: what is defined in a log must be read back from it.
+pub const LABELS_MAX: usize = 1 << 16;
+/// Most bytes of the labels of a series, names and values together, for the same reason.
+pub const LABELS_BYTES_MAX: usize = 16 << 20;
+
 /// The label that carries the metric name.
 pub const METRIC_NAME: &str = "__name__";
 

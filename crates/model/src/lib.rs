@@ -2,10 +2,9 @@
 //!
 //! Everything here is inert data. **Must not know:** I/O, async, wire formats, engines.
 //!
-//! Map: [`labels`] label sets · [`sample`] timestamps, values, stale markers · [`matcher`] label matchers ·
-//! [`histogram`] native histograms · [`exemplar`] exemplars ·
-//! [`time`] time ranges and Prometheus durations · [`float`] Prometheus' float formatting · [`tenant`] tenant ids ·
-//! [`metadata`] metric metadata.
+//! Map: [`labels`] label sets · [`sample`] timestamps, values, stale markers, start timestamps · [`matcher`] label
+//! matchers · [`histogram`] native histograms · [`exemplar`] exemplars · [`time`] time ranges and Prometheus durations ·
+//! [`float`] Prometheus' float formatting · [`tenant`] tenant ids · [`metadata`] metric metadata.
 
 pub mod exemplar;
 pub mod float;
@@ -24,6 +23,6 @@ pub use histogram::{
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{MetricMetadata, MetricType};
-pub use sample::{STALE_NAN_BITS, Sample, is_stale, stale_nan};
+pub use sample::{STALE_NAN_BITS, Sample, StartTimestamp, is_stale, stale_nan};
 pub use tenant::{TenantId, TenantIdError};
 pub use time::{TimeRange, Timestamp, format_duration, parse_duration};

@@ -220,7 +220,8 @@ pub struct QueryResult {
     pub memory: ResultMemory,
 }
 
-/// What a query still holds of the memory all queries share, for its result; given back when the last clone is dropped.
+/// What a query still holds of the memory all queries share, for its result and what is made of it; given back when the
+/// last clone is dropped.
 /// Equal to any other.
 #[derive(Clone, Debug, Default)]
 pub struct ResultMemory(pub(crate) Option<Arc<Ledger>>);
@@ -232,6 +233,21 @@ impl ResultMemory {
     /// As a query that needs too much.
     pub fn charge(&self, bytes: usize) -> Result<(), QueryError> {
         self.0.as_ref().map_or(Ok(()), |ledger| ledger.charge(0, bytes))
+    }
+
+    /// Charges exactly `bytes` instead of all that is charged so far: for what is left when the rest is gone. Nobody else
+    /// may charge meanwhile.
+    ///
+    /// # Errors
+    /// As a query that needs too much; then all of it stays charged.
+    pub fn settle(&self, bytes: usize) -> Result<(), QueryError> {
+        self.0.as_ref().map_or(Ok(()), |ledger| ledger.settle(bytes))
+    }
+
+    /// Bytes charged now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |ledger| ledger.bytes())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory},
     eval::{Data, Executor, Scope, finish},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
+    pause::{LONG_TEXT, Pause},
     plan::{PlanOptions, plan},
     selectors::{Compiler, Selectors, parsing},
     series::Grid,
@@ -62,8 +63,11 @@ impl Engine {
         &self.options
     }
 
-    /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: call it from a
-    /// thread that may block.
+    /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: poll it on a thread
+    /// that may block.
+    ///
+    /// Before work that takes longer than handing it to another thread, the future is once not ready, and wakes its
+    /// waker: a server may begin each query where it came in, and go on elsewhere with those that are long.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -71,6 +75,10 @@ impl Engine {
         let timeout = query.timeout.map_or(self.options.timeout, |timeout| timeout.min(self.options.timeout));
         let interrupt = Interrupt::new(query.cancel.clone(), timeout);
         let mut stats = QueryStats::default();
+        let pause = Pause::new();
+        if query.text.len() >= LONG_TEXT {
+            pause.before(usize::MAX).await;
+        }
 
         let started = Instant::now();
         let ledger = Arc::new(Ledger::new(&self.options));
@@ -99,6 +107,7 @@ impl Engine {
             leaves_left: plan.selection_leaves.clone(),
             decoded: HashMap::new(),
             delayed_name_removal: self.options.delayed_name_removal,
+            pause: &pause,
         };
         executor.sets = select(&executor, &*querier).await?;
         stats.prepare_time += started.elapsed();
@@ -121,7 +130,10 @@ impl Engine {
         stats.total_queryable_samples = scope.samples.iter().sum();
         stats.samples_per_step = grid.times().zip(scope.samples).collect();
         stats.peak_samples = ledger.peak() as u64;
-        let (warnings, infos) = executor.notes.render(&query.text);
+        let (of_query, infos) = executor.notes.render(&query.text);
+        // What the data lacks concerns all of the result.
+        let mut warnings = querier.warnings();
+        warnings.extend(of_query);
         drop(executor.sets);
         ledger.release_to(nothing);
         ledger.charge(0, bytes)?;
@@ -199,6 +211,7 @@ async fn select(
         let set = executor.interruptible(querier.select(&request)).await?;
         executor.ledger.charge_series(set.len())?;
         sets.push(set);
+        executor.pause.before(0).await;
     }
     // Nobody needs the matchers any more, but the series stay.
     drop(compiler);

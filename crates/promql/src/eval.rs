@@ -6,15 +6,16 @@
 //! not depend on the number of threads.
 //!
 //! Map: [`arithmetic`] operators on floats · [`names`] dropping names, merging equals · `leaf` selectors and range
-//! functions · `decoded` samples for more than one of them · `stream` series through element-wise operators · `call` functions of whole vectors · `aggregate`,
-//! `ranked`, `values` aggregations · `binary`, `matching` vectors with vectors · `subquery` grids of their own ·
-//! `finish` the result.
+//! functions · `fetch` samples from storage · `decoded` those for more than one leaf · `stream` series through
+//! element-wise operators · `call` functions of whole vectors · `aggregate`, `ranked`, `values` aggregations · `binary`,
+//! `matching` vectors with vectors · `subquery` grids of their own · `finish` the result.
 
 mod aggregate;
 pub(crate) mod arithmetic;
 mod binary;
 mod call;
 mod decoded;
+mod fetch;
 mod finish;
 mod leaf;
 mod matching;
@@ -37,6 +38,7 @@ use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
     limits::{Interrupt, Ledger, STAGE_EVALUATION, too_many_samples},
+    pause::{LONG_VALUES, Pause},
     plan::{Node, Op, Plan},
     series::{Column, Grid, SeriesColumn},
 };
@@ -92,6 +94,7 @@ pub(crate) struct Executor<'a> {
     /// Samples, by selection, that more leaves are going to read.
     pub(crate) decoded: HashMap<usize, Decoded>,
     pub(crate) delayed_name_removal: bool,
+    pub(crate) pause: &'a Pause,
 }
 
 /// The value of a leaf that is used again.
@@ -130,6 +133,7 @@ impl Executor<'_> {
     ) -> BoxFuture<'a, Result<Vec<f64>, QueryError>> {
         Box::pin(async move {
             let count = node.grid.count;
+            self.pause.before(count).await;
             let values = match &node.op {
                 Op::Number(value) => vec![*value; count],
                 Op::Time => node.grid.times().map(|t| t as f64 / 1_000.0).collect(),
@@ -161,6 +165,7 @@ impl Executor<'_> {
     ) -> BoxFuture<'a, Result<Vec<SeriesColumn>, QueryError>> {
         Box::pin(async move {
             self.interrupt.check(STAGE_EVALUATION)?;
+            self.pause.before(node.grid.count).await;
             let before = self.ledger.held();
             let vector = match &node.op {
                 Op::Leaf(leaf) => self.whole_leaf(leaf, node, scope).await?,
@@ -202,8 +207,7 @@ impl Executor<'_> {
 /// Whether work on `series` series of `values` values each is worth more than the calling thread: to wake others takes
 /// some microseconds, on a busy machine many more.
 pub(crate) fn worth_threads(series: usize, values: usize) -> bool {
-    const PARALLEL_VALUES: usize = 1 << 14;
-    series > 1 && series.saturating_mul(values) >= PARALLEL_VALUES
+    series > 1 && series.saturating_mul(values) >= LONG_VALUES
 }
 
 /// About the memory a series of a vector takes.

@@ -5,7 +5,7 @@
 //!
 //! Map: [`api`] what callers see · `engine` runs a query · `plan` AST to operators on grids · `eval` operators to
 //! values · `functions` pure kernels · `selectors` matchers, compiled · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
-//! samples, bytes, time, concurrency.
+//! samples, bytes, time, concurrency · `pause` giving the thread back before long work.
 
 mod annotations;
 pub mod api;
@@ -13,6 +13,7 @@ mod engine;
 mod eval;
 mod functions;
 mod limits;
+mod pause;
 mod plan;
 mod selectors;
 mod series;

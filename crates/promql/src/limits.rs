@@ -185,6 +185,29 @@ impl Ledger {
         }
     }
 
+    /// Charges exactly `bytes` instead of all that was charged. Only while no other thread charges.
+    ///
+    /// # Errors
+    /// As [`Ledger::charge`]; then what was charged stays.
+    pub(crate) fn settle(&self, bytes: usize) -> Result<(), QueryError> {
+        let before = self.held();
+        if let Some(more) = bytes.checked_sub(before.bytes) {
+            return self.charge(0, more).inspect_err(|_| self.release_to(before));
+        }
+        self.release_to(Held { bytes, ..before });
+        Ok(())
+    }
+
+    /// Gives back `bytes` that this thread has charged, while others may charge.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes charged now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether `bytes` more would leave half of the query's own memory free.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         let taken = self.bytes.load(Ordering::Relaxed).saturating_add(self.kept.load(Ordering::Relaxed));
@@ -316,6 +339,18 @@ mod tests {
         assert_eq!(memory.used(), BLOCK_BYTES, "one block is kept");
         drop(ledger);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn what_is_left_can_be_charged_instead() {
+        let memory = MemoryBudget::new(10 * BLOCK_BYTES);
+        let ledger = ledger(&memory, 4 * BLOCK_BYTES);
+        ledger.charge(0, 4 * BLOCK_BYTES).expect("fits");
+        ledger.settle(BLOCK_BYTES).expect("less");
+        assert_eq!((ledger.bytes(), memory.used()), (BLOCK_BYTES, 2 * BLOCK_BYTES));
+        assert!(ledger.settle(4 * BLOCK_BYTES + 1).is_err() && ledger.settle(usize::MAX).is_err());
+        assert_eq!(ledger.bytes(), BLOCK_BYTES, "as before");
+        ledger.settle(4 * BLOCK_BYTES).expect("all of it");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Matchers, compiled and paid for.
 
+use std::sync::Arc;
+
 use chronolith_index::CompiledMatcher;
 use chronolith_model::Matcher;
 use chronolith_syntax::{ParseOptions, parse_metric_selector_with};
 use hashbrown::HashMap;
 
 use crate::{
-    api::{EngineOptions, QueryError},
+    api::{EngineOptions, QueryError, ResultMemory},
     limits::Ledger,
 };
 
@@ -68,14 +70,19 @@ fn compile(ledger: &Ledger, matcher: &Matcher) -> Result<CompiledMatcher, QueryE
 #[derive(Debug)]
 pub struct Selectors {
     parse: ParseOptions,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     known: HashMap<Matcher, CompiledMatcher>,
     sets: Vec<Vec<CompiledMatcher>>,
 }
 
 impl Selectors {
     pub(crate) fn new(options: &EngineOptions) -> Self {
-        Self { parse: options.parse, ledger: Ledger::new(options), known: HashMap::new(), sets: Vec::new() }
+        Self {
+            parse: options.parse,
+            ledger: Arc::new(Ledger::new(options)),
+            known: HashMap::new(),
+            sets: Vec::new(),
+        }
     }
 
     /// Parses and compiles one more selector.
@@ -91,6 +98,12 @@ impl Selectors {
         *known = compiler.known;
         sets.push(set);
         Ok(sets.last().map(Vec::as_slice).unwrap_or_default())
+    }
+
+    /// What it is charged with, to be charged for answers too; it lives on when the selectors are gone.
+    #[must_use]
+    pub fn memory(&self) -> ResultMemory {
+        ResultMemory(Some(Arc::clone(&self.ledger)))
     }
 
     /// What was added, in order.

@@ -14,6 +14,7 @@ mod tests;
 use std::sync::Arc;
 
 use chronolith_model::{TenantId, TimeRange};
+use chronolith_promql::ResultMemory;
 use chronolith_storage::Querier;
 use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeout};
 
@@ -23,8 +24,33 @@ use crate::{
     routes::{ApiRequest, Endpoint},
 };
 
-/// The body of an answer; `None` = 204.
-pub(crate) type ApiResult = Result<Option<Vec<u8>>, ApiError>;
+/// An answer; `None` = 204.
+pub(crate) type ApiResult = Result<Option<Answer>, ApiError>;
+
+/// The body of an answer, and the memory it is charged with until its turn to be sent has come.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) json: Vec<u8>,
+    pub(crate) memory: ResultMemory,
+}
+
+impl Answer {
+    /// `json`, which what `memory` is charged with was needed for. All of that is gone by now.
+    ///
+    /// # Errors
+    /// When there is not enough memory for it.
+    fn new(json: Vec<u8>, memory: ResultMemory) -> Result<Self, ApiError> {
+        memory.settle(json.capacity())?;
+        Ok(Self { json, memory })
+    }
+}
+
+/// An answer that is as small as the server's configuration.
+impl From<Vec<u8>> for Answer {
+    fn from(json: Vec<u8>) -> Self {
+        Self { json, memory: ResultMemory::default() }
+    }
+}
 
 /// Text of the warning on an answer that was cut at `limit`.
 const TRUNCATED: &str = "results truncated due to limit";
@@ -42,19 +68,22 @@ pub(crate) async fn dispatch(endpoint: Endpoint, request: ApiRequest) -> ApiResu
         Endpoint::Metadata => metadata::metadata(request).await,
         Endpoint::Targets => discovery::targets(&request),
         Endpoint::TargetsMetadata => discovery::targets_metadata(request).await,
-        Endpoint::ScrapePools => Ok(Some(success(|json| json.raw("{\"scrapePools\":[]}")))),
-        Endpoint::Alertmanagers => Ok(Some(success(|json| {
-            json.raw("{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}");
-        }))),
+        Endpoint::ScrapePools => Ok(Some(success(|json| json.raw("{\"scrapePools\":[]}")).into())),
+        Endpoint::Alertmanagers => Ok(Some(
+            success(|json| {
+                json.raw("{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}");
+            })
+            .into(),
+        )),
         Endpoint::Rules => discovery::rules(&request),
-        Endpoint::Alerts => Ok(Some(success(|json| json.raw("{\"alerts\":[]}")))),
-        Endpoint::StatusConfig => Ok(Some(status::config(&request.state))),
-        Endpoint::StatusFlags => Ok(Some(status::flags(&request.state))),
-        Endpoint::StatusRuntimeinfo => Ok(Some(status::runtime(&request.state))),
-        Endpoint::StatusBuildinfo => Ok(Some(status::build(&request.state))),
+        Endpoint::Alerts => Ok(Some(success(|json| json.raw("{\"alerts\":[]}")).into())),
+        Endpoint::StatusConfig => Ok(Some(status::config(&request.state).into())),
+        Endpoint::StatusFlags => Ok(Some(status::flags(&request.state).into())),
+        Endpoint::StatusRuntimeinfo => Ok(Some(status::runtime(&request.state).into())),
+        Endpoint::StatusBuildinfo => Ok(Some(status::build(&request.state).into())),
         Endpoint::StatusTsdb => status::tsdb(request).await,
-        Endpoint::StatusWalreplay => Ok(Some(status::walreplay(&request.state))),
-        Endpoint::Notifications => Ok(Some(success(|json| json.raw("[]")))),
+        Endpoint::StatusWalreplay => Ok(Some(status::walreplay(&request.state).into())),
+        Endpoint::Notifications => Ok(Some(success(|json| json.raw("[]")).into())),
         Endpoint::AdminDeleteSeries | Endpoint::AdminCleanTombstones | Endpoint::AdminSnapshot => {
             Err(ApiError::new(ErrorKind::Unavailable, "admin APIs disabled"))
         }

@@ -110,9 +110,12 @@ impl ApiError {
     }
 }
 
+/// The value of `Retry-After`, in seconds.
+pub(crate) const RETRY_AFTER_SECONDS: u64 = RETRY_AFTER.as_secs();
+
 /// The value of `Retry-After`.
 pub(crate) fn retry_after() -> HeaderValue {
-    HeaderValue::from(RETRY_AFTER.as_secs())
+    HeaderValue::from(RETRY_AFTER_SECONDS)
 }
 
 /// A query's parse and parameter errors are about the parameter `query`.

@@ -6,7 +6,7 @@
 //! Map: [`state`] shared state, limits, readiness · [`info`] what the binary tells · `routes` the table of routes and
 //! the way of a request · `params` parameters and their texts · `api` the endpoints · `write` remote write · `json`
 //! JSON by hand · `compress` gzip and deflate · [`metrics`] own counters · `page` the page at `/` · [`serve`] the
-//! accept loop · [`error`] errors to statuses.
+//! accept loop and its connections · `notices` messages that do not repeat themselves · [`error`] errors to statuses.
 
 pub mod error;
 pub mod info;
@@ -17,6 +17,7 @@ pub mod state;
 mod api;
 mod compress;
 mod json;
+mod notices;
 mod page;
 mod params;
 mod routes;

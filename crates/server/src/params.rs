@@ -7,8 +7,8 @@ use jiff::tz::Offset;
 
 use crate::error::ApiError;
 
-/// The most parameters of one request; what is above is ignored.
-const PARAMS_MAX: usize = 10_000;
+/// The most parameters of one request.
+pub(crate) const PARAMS_MAX: usize = 10_000;
 
 /// The times Prometheus prints for the ends of time, and reads back.
 const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
@@ -29,24 +29,27 @@ pub(crate) struct Params {
 
 impl Params {
     /// The parameters of `form`, if the request has one, and of the URL's `query`.
-    pub(crate) fn new(form: Option<&[u8]>, query: Option<&str>) -> Self {
+    ///
+    /// # Errors
+    /// When there are more than [`PARAMS_MAX`].
+    pub(crate) fn new(form: Option<&[u8]>, query: Option<&str>) -> Result<Self, ApiError> {
         let mut params = Self::default();
         if let Some(form) = form {
-            params.add(form);
+            params.add(form)?;
         }
         if let Some(query) = query {
-            params.add(query.as_bytes());
+            params.add(query.as_bytes())?;
         }
-        params
+        Ok(params)
     }
 
-    fn add(&mut self, encoded: &[u8]) {
+    fn add(&mut self, encoded: &[u8]) -> Result<(), ApiError> {
         for pair in encoded.split(|byte| *byte == b'&') {
             if pair.is_empty() {
                 continue;
             }
             if self.pairs.len() >= PARAMS_MAX {
-                return;
+                return Err(ApiError::bad_data(format!("more than {PARAMS_MAX} parameters")));
             }
             let decoded = if pair.contains(&b';') {
                 Err("invalid semicolon separator in query".to_owned())
@@ -61,6 +64,7 @@ impl Params {
                 Err(fault) => self.fault = self.fault.take().or(Some(fault)),
             }
         }
+        Ok(())
     }
 
     /// The first value of `name`, or the empty text.

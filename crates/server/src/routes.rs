@@ -9,11 +9,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     routing::any,
 };
+use chronolith_storage::Reservation;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::{sync::OwnedSemaphorePermit, task::spawn_blocking, time::timeout};
 
 use crate::{
-    api,
+    api::{self, Answer},
     compress::{COMPRESS_BYTES_MIN, COMPRESS_INLINE_BYTES_MAX, Encoding},
     error::{ApiError, ErrorKind, not_ready, plain_error},
     page,
@@ -24,6 +25,9 @@ use crate::{
 
 /// Answers below it do not count toward the memory for answers; the limit on connections bounds them.
 const ANSWER_FREE_BYTES: usize = 64 * 1024;
+
+/// Forms below it do not count toward the memory all share; the limit on connections bounds them.
+const FORM_FREE_BYTES: usize = 64 * 1024;
 
 macro_rules! endpoints {
     ($($name:ident $path:literal [$($method:ident)+],)+) => {
@@ -135,6 +139,8 @@ pub(crate) struct ApiRequest {
     pub(crate) params: Params,
     /// The parameter in the path, decoded.
     pub(crate) path_param: Vec<u8>,
+    /// For the form and the parameters in it, if it is a large one.
+    _memory: Option<Reservation>,
 }
 
 /// Counts a request that was dropped before its answer: the client went away.
@@ -225,22 +231,30 @@ async fn api_answer(
     body: Body,
 ) -> Response<Body> {
     let result = async {
-        let form = if has_form(parts) {
-            Some(read_body(body, state.limits().form_body_max_bytes, state.limits()).await?)
-        } else {
-            None
-        };
+        let (mut form, mut memory) = (None, None);
+        if has_form(parts) {
+            memory = form_memory(state, &body)?;
+            form = Some(read_body(body, state.limits().form_body_max_bytes, state.limits()).await?);
+        }
         let request = ApiRequest {
             state: state.clone(),
             backend: backend.clone(),
-            params: Params::new(form.as_deref(), parts.uri.query()),
+            params: Params::new(form.as_deref(), parts.uri.query())?,
             path_param: label_name_of(parts.uri.path()),
+            _memory: memory,
         };
+        drop(form);
         api::dispatch(endpoint, request).await
     };
     match result.await {
-        Ok(Some(json)) => match answer_turn(state, json.len()).await {
-            Ok(turn) => held(compressed(json_response(Bytes::from(json)), &parts.headers).await, turn).await,
+        Ok(Some(Answer { json, memory })) => match answer_turn(state, json.len()).await {
+            Ok(turn) => {
+                let response =
+                    held(compressed(json_response(Bytes::from(json)), &parts.headers).await, turn).await;
+                // Until here it stood for the answer, and then for what it is compressed to.
+                drop(memory);
+                response
+            }
             Err(error) => error.into_response(),
         },
         Ok(None) => {
@@ -255,6 +269,17 @@ async fn api_answer(
             error.into_response()
         }
     }
+}
+
+/// Memory for a form and what it is decoded to; none for one too small to matter.
+fn form_memory(state: &AppState, body: &Body) -> Result<Option<Reservation>, ApiError> {
+    let longest = state.limits().form_body_max_bytes;
+    let bytes = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(longest);
+    if bytes < FORM_FREE_BYTES {
+        return Ok(None);
+    }
+    let reserved = state.engine().options().memory.reserve(bytes.min(longest).saturating_mul(2));
+    reserved.map(Some).map_err(|error| ApiError::new(ErrorKind::Overloaded, error.to_string()))
 }
 
 /// Whether the body is read for parameters. Other content types are tolerated and left alone.

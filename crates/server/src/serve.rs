@@ -1,5 +1,8 @@
 //! The accept loop: bounded connections, header and send timeouts, graceful drain.
 
+mod activity;
+mod door;
+
 use std::{
     future::Future,
     io,
@@ -17,16 +20,22 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::{Sleep, sleep, timeout},
 };
 use tracing::{debug, warn};
 
+pub(crate) use activity::Peer;
+
+use self::{
+    activity::{Activity, Watched},
+    door::{Door, Visitor},
+};
 use crate::state::HttpLimits;
 
-/// Pause after `accept` failed for want of a resource, so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection that was asked to close may still be in the middle of a request's header.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Accepts connections on `listener` and answers with `router` until `shutdown` completes; then no connection is
 /// accepted any more, idle ones are closed, running requests finish for at most
@@ -40,20 +49,23 @@ pub async fn serve(
     limits: &HttpLimits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(limits.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut door = Door::new(limits.connections_max);
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        while connections.try_join_next().is_some() {}
-        let accepted = tokio::select! {
+        while let Some(ended) = connections.try_join_next() {
+            if let Ok(id) = ended {
+                door.left(id);
+            }
+        }
+        let visitor = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = accept(&listener, &places) => accepted,
+            visitor = door.next(&listener) => visitor,
         };
-        if let Some((stream, place)) = accepted {
-            let connection = run_connection(stream, router.clone(), limits, stopped.clone(), place);
-            connections.spawn(connection);
+        if let Some(visitor) = visitor {
+            connections.spawn(run_connection(visitor, router.clone(), limits, stopped.clone()));
         }
     }
     drop(listener);
@@ -67,56 +79,59 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits for a free place first: a connection above the limit stays in the listener's backlog.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            // Answers are small and complete: waiting to fill a packet only adds latency.
-            let _ = stream.set_nodelay(true);
-            Some((stream, place))
-        }
-        Err(error) => {
-            warn!(%error, "cannot accept a connection");
-            sleep(ACCEPT_PAUSE).await;
-            None
-        }
-    }
-}
-
+/// Answers on a connection until it ends; returns its number.
 fn run_connection(
-    stream: TcpStream,
+    visitor: Visitor,
     router: Router,
     limits: &HttpLimits,
     mut stopped: watch::Receiver<bool>,
-    place: OwnedSemaphorePermit,
-) -> impl Future<Output = ()> + use<> {
-    let stream = ImpatientStream { inner: stream, patience: limits.send_timeout, stalled: None };
-    let service = TowerToHyperService::new(router);
+) -> impl Future<Output = u64> + use<> {
+    let Visitor { id, stream, peer, activity, place } = visitor;
+    let stream = ImpatientStream {
+        inner: stream,
+        patience: limits.send_timeout,
+        stalled: None,
+        activity: Arc::clone(&activity),
+    };
+    let service = Watched { routes: TowerToHyperService::new(router), activity: Arc::clone(&activity), peer };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout)
         .serve_connection(TokioIo::new(stream), service);
     async move {
         let mut connection = pin!(connection);
+        let mut asked = false;
         let ended = tokio::select! {
             result = connection.as_mut() => Some(result),
             () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => None,
+            () = activity.asked_to_close() => { asked = true; None },
         };
         let result = match ended {
             Some(result) => result,
             None => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                if asked { until_closed(connection, &activity).await } else { connection.await }
             }
         };
         if let Err(error) = result {
             debug!(%error, "connection ended early");
         }
         drop(place);
+        id
+    }
+}
+
+/// Finishes what `connection` answers; one that has only begun to ask is given up after a while.
+async fn until_closed<E>(
+    mut connection: Pin<&mut impl Future<Output = Result<(), E>>>,
+    activity: &Activity,
+) -> Result<(), E> {
+    loop {
+        match timeout(CLOSE_PATIENCE, connection.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) if activity.is_busy() => {}
+            Err(_) => return Ok(()),
+        }
     }
 }
 
@@ -128,6 +143,7 @@ struct ImpatientStream {
     patience: Duration,
     /// Runs since the first write that had to wait.
     stalled: Option<Pin<Box<Sleep>>>,
+    activity: Arc<Activity>,
 }
 
 impl ImpatientStream {
@@ -137,9 +153,12 @@ impl ImpatientStream {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.activity.set_sending(false);
+            }
             return written;
         }
+        self.activity.set_sending(true);
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.patience)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))

@@ -14,7 +14,7 @@ use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
 use chronolith_storage::{Appender, KeyHasher, Queryable};
 use tokio::sync::Semaphore;
 
-use crate::{info::ServerInfo, metrics::HttpMetrics, write::Decoders};
+use crate::{info::ServerInfo, metrics::HttpMetrics, notices::Notices, write::Decoders};
 
 /// Storage, once it is open.
 #[derive(Clone)]
@@ -44,7 +44,8 @@ pub enum CorsOrigins {
 /// Limits of the HTTP side. Every one has a default that suits a laptop.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Connections open at once; more wait in the listener's backlog.
+    /// Connections open at once. For one more, the one that has waited for a request for longest is closed; when all
+    /// answer requests for a second, it gets 503.
     pub connections_max: usize,
     /// Longest wait for the header of the next request, idle time of a kept-alive connection included.
     pub header_read_timeout: Duration,
@@ -90,7 +91,7 @@ impl Default for HttpLimits {
             send_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             form_body_max_bytes: 10 << 20,
-            write_body_max_bytes: 32 << 20,
+            write_body_max_bytes: 16 << 20,
             write_decoded_max_bytes: 32 << 20,
             writes_in_flight_max: 64,
             write_memory_max_bytes: 256 << 20,
@@ -122,6 +123,7 @@ struct Shared {
     gates: Gates,
     buffers: BufferPool,
     decoders: Decoders,
+    notices: Notices,
 }
 
 /// How much of each kind may go on at once.
@@ -167,6 +169,7 @@ impl AppState {
             gates,
             buffers,
             decoders: Decoders::default(),
+            notices: Notices::default(),
         }))
     }
 
@@ -228,6 +231,10 @@ impl AppState {
 
     pub(crate) fn decoders(&self) -> &Decoders {
         &self.0.decoders
+    }
+
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.0.notices
     }
 
     pub(crate) fn buffers(&self) -> &BufferPool {

@@ -4,6 +4,8 @@
 //! are like; if any was refused the answer is 400 with the first reasons, so that nobody sends it again. What may work
 //! later is answered 503 with `Retry-After`.
 
+mod refused;
+
 use std::sync::Arc;
 
 use axum::{
@@ -16,7 +18,7 @@ use chronolith_remote::{
     remote_write::{DecodeLimits, DecodedWrite, decode},
     snappy::{self, SnappyError},
 };
-use chronolith_storage::{AppendOutcome, LabelSource as _, RejectReason, StorageError};
+use chronolith_storage::{AppendOutcome, LabelSource as _, StorageError};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -25,7 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    error::{plain_error, retry_after},
+    error::{ErrorKind, plain_error, retry_after},
+    notices::{cut, peer_of},
     routes::read_body,
     state::{AppState, Backend, WRITE_MEMORY_UNIT},
 };
@@ -115,12 +118,38 @@ pub(crate) async fn handle(state: &AppState, backend: &Backend, parts: &Parts, b
         (WriteError::Overloaded, _) => state.metrics().writes_overloaded.increment(),
         (_, StatusCode::SERVICE_UNAVAILABLE) => state.metrics().writes_unavailable.increment(),
         (_, StatusCode::INTERNAL_SERVER_ERROR) => tracing::error!(%error, "remote write failed"),
-        _ => {}
+        _ => note_refused(state, parts, &error),
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after());
     }
     response
+}
+
+/// Logs a request that was refused whole, no more often than once a minute for each kind.
+fn note_refused(state: &AppState, parts: &Parts, error: &WriteError) {
+    let kind = match error {
+        WriteError::UnsupportedMedia(_) => "content type or encoding",
+        WriteError::Body(error) => match error.kind {
+            ErrorKind::TooLarge => "body too large",
+            ErrorKind::TooSlow => "body too slow",
+            _ => "body",
+        },
+        WriteError::Snappy(_) => "snappy",
+        WriteError::Wire(_) => "protobuf",
+        // What of a request was refused is told where that is known.
+        WriteError::Partial(_) | WriteError::Overloaded | WriteError::Storage(_) | WriteError::Died => return,
+    };
+    let Some(requests) = state.notices().due(kind) else { return };
+    let (status, reason) = (error.status().as_u16(), cut(&error.to_string()));
+    tracing::warn!(
+        kind,
+        status,
+        reason,
+        peer = peer_of(parts),
+        requests,
+        "remote write refused; more of this kind within a minute are not logged"
+    );
 }
 
 async fn write(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -> Result<(), WriteError> {
@@ -136,9 +165,9 @@ async fn write(state: &AppState, backend: &Backend, parts: &Parts, body: Body) -
     let body = read_body(body, limits.write_body_max_bytes, limits).await?;
     let length = snappy::decompressed_len(&body, limits.write_decoded_max_bytes)?;
     memory.merge(turn_for_bytes(state, length.saturating_mul(1 + DECODED_PER_BYTE)).await?);
-    let (state, backend) = (state.clone(), backend.clone());
+    let (state, backend, peer) = (state.clone(), backend.clone(), peer_of(parts));
     let task = spawn_blocking(move || {
-        let result = decode_and_append(&state, &backend, &body);
+        let result = decode_and_append(&state, &backend, &body, &peer);
         // Both are held until the samples are durable, also when the sender has gone away meanwhile.
         drop((turn, memory));
         result
@@ -226,9 +255,14 @@ fn shown(header: Option<&HeaderValue>) -> String {
     header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
-fn decode_and_append(state: &AppState, backend: &Backend, body: &Bytes) -> Result<(), WriteError> {
+fn decode_and_append(
+    state: &AppState,
+    backend: &Backend,
+    body: &Bytes,
+    peer: &str,
+) -> Result<(), WriteError> {
     let mut decoder = state.decoders().take();
-    let result = append(state, backend, body, &mut decoder);
+    let result = append(state, backend, body, &mut decoder, peer);
     state.decoders().give_back(decoder);
     result
 }
@@ -238,6 +272,7 @@ fn append(
     backend: &Backend,
     body: &Bytes,
     decoder: &mut DecodedWrite,
+    peer: &str,
 ) -> Result<(), WriteError> {
     let limits = state.limits();
     let metrics = state.metrics();
@@ -256,12 +291,14 @@ fn append(
         backend.appender.append_metadata(&tenant, metadata);
     }
     let labels = decoder.labels(message, &decode_limits);
-    let mut outcome = AppendOutcome::default();
+    let (mut outcome, mut spans) = (AppendOutcome::default(), refused::Spans::new());
     if !decoder.series().is_empty() {
-        let appended = backend.appender.append(&tenant, &decoder.batch(&labels))?;
+        let batch = decoder.batch(&labels);
+        let appended = backend.appender.append(&tenant, &batch)?;
         // Also when nothing was stored: what was found to be there already may still be on its way to the disk.
         appended.ticket.wait()?;
         outcome = appended.outcome;
+        spans = refused::spans(&outcome, &batch);
         for rejection in &mut outcome.rejections {
             if rejection.labels.is_none() {
                 rejection.labels = labels.labels(rejection.series).ok();
@@ -282,44 +319,9 @@ fn append(
     metrics.histograms_rejected.add(decoder.histograms());
     metrics.samples_stored.add(outcome.stored);
     metrics.samples_duplicate.add(outcome.duplicates);
-    note_refusals(state, &outcome);
-    if outcome.rejected > 0 { Err(WriteError::Partial(reasons(&outcome))) } else { Ok(()) }
-}
-
-/// Counts the kinds of refusal of a request, and logs the first of each kind since the start.
-fn note_refusals(state: &AppState, outcome: &AppendOutcome) {
-    for (index, rejection) in outcome.rejections.iter().enumerate() {
-        let kind = rejection.reason.label();
-        if outcome.rejections.iter().take(index).any(|earlier| earlier.reason.label() == kind) {
-            continue;
-        }
-        let counter = state.metrics().partial_writes.with(kind);
-        if counter.get() == 0 {
-            let series = rejection.labels.as_ref().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(kind, series, reason = %rejection.reason, "first sample refused for this reason");
-        }
-        counter.increment();
+    refused::note(state, &outcome, &spans, peer);
+    if outcome.rejected > 0 {
+        return Err(WriteError::Partial(refused::reasons(&outcome, &spans)));
     }
-}
-
-/// The first reasons, one a line, each with its series.
-fn reasons(outcome: &AppendOutcome) -> String {
-    let mut text = String::new();
-    for rejection in &outcome.rejections {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&rejection.reason.to_string());
-        // What is wrong with labels names them already.
-        if let (Some(labels), false) =
-            (&rejection.labels, matches!(rejection.reason, RejectReason::InvalidLabels(_)))
-        {
-            text.push_str(&format!(" for series {labels}"));
-        }
-    }
-    let named = outcome.rejections.len() as u64;
-    if outcome.rejected > named {
-        text.push_str(&format!("\n{} samples refused, the first reasons are above", outcome.rejected));
-    }
-    text
+    Ok(())
 }

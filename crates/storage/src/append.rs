@@ -24,6 +24,7 @@ use std::{fmt, ops::Range, time::Duration};
 use chronolith_model::Histogram;
 use chronolith_model::{
     Exemplar, HistogramError, HistogramSample, Labels, MetricMetadata, Sample, TenantId, Timestamp,
+    labels::{LABELS_BYTES_MAX, LABELS_MAX},
 };
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
@@ -81,6 +82,25 @@ pub trait LabelSource {
     /// When they are invalid (duplicate or malformed names, no metric name, above a limit); all samples of the entry
     /// are then refused with that reason.
     fn labels(&self, series: usize) -> Result<Labels, RejectReason>;
+}
+
+/// Refuses labels that are too many or too long for any engine: an engine asks before it defines a series, for what stands
+/// in a log must be read back from it.
+///
+/// # Errors
+/// [`RejectReason::InvalidLabels`] beyond [`LABELS_MAX`] or [`LABELS_BYTES_MAX`].
+pub fn check_label_limits(labels: &Labels) -> Result<(), RejectReason> {
+    let (count, bytes) = (labels.len(), labels.size_bytes());
+    if count > LABELS_MAX {
+        return Err(RejectReason::InvalidLabels(format!(
+            "series has {count} labels, the limit is {LABELS_MAX}"
+        )));
+    }
+    if bytes > LABELS_BYTES_MAX {
+        let text = format!("labels of series are {bytes} bytes, the limit is {LABELS_BYTES_MAX}");
+        return Err(RejectReason::InvalidLabels(text));
+    }
+    Ok(())
 }
 
 /// One series of a batch.

@@ -11,7 +11,9 @@ use std::{
 
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{
-    Labels, MatchOp, Matcher, MetricMetadata, MetricType, Sample, TenantId, TimeRange, stale_nan,
+    Labels, MatchOp, Matcher, MetricMetadata, MetricType, Sample, TenantId, TimeRange,
+    labels::{LABELS_BYTES_MAX, LABELS_MAX},
+    stale_nan,
 };
 
 use crate::{
@@ -19,7 +21,10 @@ use crate::{
     query::{LabelQuery, Querier, Queryable, Samples, SelectHints, SelectRequest},
 };
 
+mod admin;
 mod extras;
+
+pub use admin::check_admin;
 
 /// The label sets of a batch, by entry.
 struct Given<'a>(&'a [(Labels, Vec<Sample>)]);
@@ -86,6 +91,7 @@ pub fn check<E: Appender + Queryable>(mut make: impl FnMut() -> E) {
     keys_are_aliases_of_labels(&make());
     tenants_do_not_see_each_other(&make());
     a_view_does_not_change(&make());
+    what_is_late_may_show_in_older_views_and_nothing_else(&make());
     matchers_select(&make());
     label_queries_answer(&make());
     metadata_is_remembered(&make());
@@ -245,6 +251,64 @@ fn a_view_does_not_change<E: Appender + Queryable>(engine: &E) {
     let after = read(&*view(engine, &tenant), matchers(), TimeRange::ALL);
     assert_eq!(first[0].1.timestamps, [1_000]);
     assert_eq!(after[0].1.timestamps, [1_000, 2_000], "what was acknowledged is seen by views opened later");
+}
+
+fn what_is_late_may_show_in_older_views_and_nothing_else<E: Appender + Queryable>(engine: &E) {
+    let tenant = TenantId::default();
+    write(
+        engine,
+        &tenant,
+        &[series("m", "a", &[(1_000, 1.0), (5_000, 5.0)]), series("m", "b", &[(1_000, 1.0)])],
+    );
+    let before = view(engine, &tenant);
+    // Of a series that lags behind, of one that is new, late where the engine takes that, and newer ones of all.
+    let more = [
+        series("m", "b", &[(2_000, 2.0), (6_000, 6.0)]),
+        series("m", "c", &[(3_000, 3.0), (7_000, 7.0)]),
+        series("m", "a", &[(4_000, 4.0), (8_000, 8.0)]),
+    ];
+    let stored = write(engine, &tenant, &more).stored;
+    assert!(stored >= 3, "newer ones are taken");
+    let matchers = || vec![Matcher::equal("__name__", "m")];
+    let shown: Vec<(String, i64)> = read(&*before, matchers(), TimeRange::ALL)
+        .iter()
+        .flat_map(|(labels, samples)| {
+            let job = labels.get("job").unwrap_or_default();
+            assert!(samples.timestamps.windows(2).all(|pair| pair[0] < pair[1]), "in their places");
+            samples.timestamps.iter().map(move |t| (job.to_owned(), *t))
+        })
+        .collect();
+    let then = [("a", 1_000), ("a", 5_000), ("b", 1_000)].map(|(job, t)| (job.to_owned(), t));
+    let late = [("a", 4_000), ("b", 2_000), ("c", 3_000)].map(|(job, t)| (job.to_owned(), t));
+    assert!(then.iter().all(|sample| shown.contains(sample)), "what there was is seen: {shown:?}");
+    let foreign = shown.iter().find(|sample| !then.contains(sample) && !late.contains(sample));
+    assert_eq!(foreign, None, "what is newer than all there was is not seen");
+    let after = read(&*view(engine, &tenant), matchers(), TimeRange::ALL);
+    let count: u64 = after.iter().map(|(_, samples)| samples.len() as u64).sum();
+    assert_eq!(count, 3 + stored, "views opened later see all of it");
+}
+
+/// Checks that an engine refuses labels it could not read back: [`crate::append::check_label_limits`].
+///
+/// # Panics
+/// When it takes them, or refuses smaller ones.
+pub fn check_label_limits<E: Appender + Queryable>(mut make: impl FnMut() -> E) {
+    let engine = make();
+    let of = |count: usize, bytes: usize| {
+        let mut pairs = vec![("__name__".to_owned(), "m".to_owned()), ("l".to_owned(), "v".repeat(bytes))];
+        pairs.extend((pairs.len()..count).map(|i| (format!("n{i:05}"), "1".to_owned())));
+        let labels = Labels::from_sorted(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        (labels.expect("sorted"), vec![Sample::new(1_000, 1.0)])
+    };
+    for fine in [of(LABELS_MAX, 1), of(2, LABELS_BYTES_MAX - 64)] {
+        assert_eq!(write(&engine, &TenantId::default(), &[fine]).stored, 1);
+    }
+    for large in [of(LABELS_MAX + 1, 1), of(2, LABELS_BYTES_MAX)] {
+        let outcome = write(&engine, &TenantId::default(), &[large, series("n", "a", &[(1_000, 1.0)])]);
+        assert_eq!((outcome.rejected, outcome.stored + outcome.duplicates), (1, 1), "the rest is stored");
+        assert!(matches!(outcome.rejections[0].reason, RejectReason::InvalidLabels(_)));
+    }
+    assert_eq!(all(&engine, "m").len(), 2);
 }
 
 fn matchers_select<E: Appender + Queryable>(engine: &E) {

@@ -126,7 +126,8 @@ impl ExemplarStore {
         Ok(())
     }
 
-    fn drop_oldest(&mut self) -> bool {
+    /// Drops the one that arrived first; `false` if there is none.
+    pub fn drop_oldest(&mut self) -> bool {
         let Some(labels) = self.arrivals.pop_front() else { return false };
         if let Some(known) = self.series.get_mut(&labels) {
             if let Some(exemplar) = known.pop_front() {

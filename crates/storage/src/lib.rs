@@ -23,7 +23,7 @@ pub use append::{
 };
 pub use budget::{BudgetExceeded, MemoryBudget, Reservation};
 pub use error::StorageError;
-pub use exemplars::ExemplarStore;
+pub use exemplars::{ExemplarError, ExemplarStore};
 pub use memory::MemoryStorage;
 pub use query::{
     BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,

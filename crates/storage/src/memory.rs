@@ -15,9 +15,10 @@ use chronolith_model::{
 use parking_lot::Mutex;
 
 use crate::{
+    admin::Admin,
     append::{
         AppendOutcome, AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, RejectReason,
-        SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch,
+        SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch, check_label_limits,
     },
     error::StorageError,
     exemplars::{ExemplarError, ExemplarStore},
@@ -27,7 +28,8 @@ use crate::{
     },
 };
 
-/// An [`Appender`] and [`Queryable`] that keeps everything in memory for as long as it lives. In-order samples only.
+/// An [`Appender`], [`Queryable`] and [`Admin`] that keeps everything in memory for as long as it lives. In-order samples
+/// only.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     tenants: Mutex<HashMap<TenantId, Arc<Tenant>>>,
@@ -125,6 +127,9 @@ impl Tenant {
             Some(labels) => labels.clone(),
             None => match batch.labels.labels(index) {
                 Ok(labels) => {
+                    if let Err(reason) = check_label_limits(&labels) {
+                        return outcome.reject(reason, index, None, entry.len() as u64);
+                    }
                     self.aliases.insert(entry.key, labels.clone());
                     labels
                 }
@@ -203,6 +208,58 @@ impl Queryable for MemoryStorage {
     }
 }
 
+impl Admin for MemoryStorage {
+    /// Views that are open see what is deleted all the same. Exemplars stay, as in Prometheus.
+    fn delete_series(
+        &self,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<CompiledMatcher>],
+        range: TimeRange,
+    ) -> Result<(), StorageError> {
+        if matcher_sets.is_empty() || matcher_sets.iter().any(Vec::is_empty) {
+            return Err(StorageError::Invalid { reason: "no match[] parameter provided".to_owned() });
+        }
+        let mut tenants = self.tenants.lock();
+        let Some(tenant) = tenants.get_mut(tenant) else { return Ok(()) };
+        let Tenant { series, aliases, .. } = Arc::make_mut(tenant);
+        for (labels, samples) in series.iter_mut() {
+            if matcher_sets.iter().any(|set| selects(set, labels)) {
+                delete(Arc::make_mut(samples), range);
+            }
+        }
+        series.retain(|_, samples| samples.newest().is_some());
+        aliases.retain(|_, labels| series.contains_key(labels));
+        Ok(())
+    }
+
+    /// What is deleted is gone already.
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// There is no directory to copy to.
+    fn snapshot(&self, _: bool) -> Result<String, StorageError> {
+        Err(StorageError::Invalid { reason: "storage in memory has no snapshots".to_owned() })
+    }
+}
+
+/// Takes what is inside `range` out of `samples`. Start timestamps stay: they are of times, not of samples.
+fn delete(samples: &mut Samples, range: TimeRange) {
+    let Samples { timestamps, values, histogram_timestamps, histograms, .. } = samples;
+    keep_outside(range, timestamps, values);
+    keep_outside(range, histogram_timestamps, histograms);
+}
+
+fn keep_outside<T>(range: TimeRange, timestamps: &mut Vec<i64>, values: &mut Vec<T>) {
+    let mut times = timestamps.iter();
+    values.retain(|_| times.next().is_some_and(|t| !range.contains(*t)));
+    timestamps.retain(|t| !range.contains(*t));
+}
+
+fn selects(matchers: &[CompiledMatcher], labels: &Labels) -> bool {
+    matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
+}
+
 /// One version of a tenant's data.
 struct View {
     tenant: Arc<Tenant>,
@@ -210,10 +267,7 @@ struct View {
 
 impl View {
     fn matching(&self, matchers: &[CompiledMatcher]) -> Vec<(&Labels, &Arc<Samples>)> {
-        let selected = |labels: &Labels| {
-            matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
-        };
-        self.tenant.series.iter().filter(|(labels, _)| selected(labels)).collect()
+        self.tenant.series.iter().filter(|(labels, _)| selects(matchers, labels)).collect()
     }
 
     fn answer(&self, query: &LabelQuery) -> BTreeSet<Labels> {
@@ -400,5 +454,7 @@ mod tests {
     #[test]
     fn conforms() {
         crate::conformance::check(MemoryStorage::new);
+        crate::conformance::check_admin(MemoryStorage::new);
+        crate::conformance::check_label_limits(MemoryStorage::new);
     }
 }

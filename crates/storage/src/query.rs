@@ -1,8 +1,11 @@
 //! Reading.
 //!
 //! # Contract
-//! A [`Querier`] sees one version of the data from its creation to its end: everything acknowledged before it was
-//! opened, and whatever else was visible then. Only [`Querier::select`] and [`SeriesSet::fetch`] may wait; a fetched
+//! A [`Querier`] sees everything acknowledged before it was opened, and whatever else was visible then, in one version:
+//! no sample twice or not at all because it moves from one place to another. What comes later does not show if it is
+//! newer than all that was stored then. Of what is not, late samples and those of series that lag behind, some may show,
+//! in their places; what retention drops meanwhile may be gone; and whether a deletion is in force for a view that was
+//! open before it is left to the engine. A fetched batch does not change. Only [`Querier::select`] and [`SeriesSet::fetch`] may wait; a fetched
 //! [`SeriesBatch`] is read without waiting, from any number of threads.
 //!
 //! Series of a [`SeriesSet`] are sorted by their labels, each label set once. Samples of a series are sorted by
@@ -12,6 +15,7 @@
 use std::{fmt, future::Future, ops::Range, pin::Pin, sync::Arc};
 
 use chronolith_index::CompiledMatcher;
+pub use chronolith_model::StartTimestamp;
 use chronolith_model::{Exemplar, Histogram, Labels, MetricMetadata, Sample, TenantId, TimeRange, Timestamp};
 
 use crate::error::StorageError;
@@ -171,6 +175,12 @@ pub trait SeriesBatch: Send + Sync {
     /// # Errors
     /// [`StorageError::Corrupt`] when stored bytes are damaged.
     fn read(&self, index: usize, into: &mut Samples) -> Result<(), StorageError>;
+
+    /// Bytes that were copied for it, as long as it lives; who fetches pays for them. What it shares with others, whose
+    /// memory is accounted for, does not count.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Samples of one series as columns, sorted by timestamp: floats, and histograms beside them. Stale markers are among
@@ -190,21 +200,20 @@ pub struct Samples {
     pub starts: Vec<StartTimestamp>,
 }
 
-/// A step of the start timestamps of a series. They change with each restart of what is counted only, so a step for each
-/// change is all that has to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StartTimestamp {
-    /// The first sample that has it, in milliseconds.
-    pub since: Timestamp,
-    /// When counting began, in milliseconds; 0 = not known.
-    pub start: Timestamp,
-}
-
 impl Samples {
     /// How many floats.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timestamps.len()
+    }
+
+    /// Bytes of memory behind it, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let floats = self.timestamps.capacity() * (size_of::<Timestamp>() + size_of::<f64>());
+        let histograms: usize = self.histograms.iter().map(Histogram::heap_bytes).sum();
+        let places = self.histogram_timestamps.capacity() * (size_of::<Timestamp>() + size_of::<Histogram>());
+        floats + histograms + places + self.starts.capacity() * size_of::<StartTimestamp>()
     }
 
     /// Whether there is no float.
@@ -236,16 +245,13 @@ impl Samples {
 
     /// Notes that the sample at `timestamp`, the newest, has this start; 0 = not known.
     pub fn push_start(&mut self, timestamp: Timestamp, start: Timestamp) {
-        if self.starts.last().map_or(0, |last| last.start) != start {
-            self.starts.push(StartTimestamp { since: timestamp, start });
-        }
+        StartTimestamp::push(&mut self.starts, timestamp, start);
     }
 
     /// Since when the counter had been counting at the sample at `timestamp`, in milliseconds; 0 = not known.
     #[must_use]
     pub fn start_at(&self, timestamp: Timestamp) -> Timestamp {
-        let steps = self.starts.partition_point(|step| step.since <= timestamp);
-        steps.checked_sub(1).and_then(|last| self.starts.get(last)).map_or(0, |step| step.start)
+        StartTimestamp::at(&self.starts, timestamp)
     }
 
     /// The timestamp of the newest sample of either kind.

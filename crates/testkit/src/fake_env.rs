@@ -157,6 +157,27 @@ impl StepScheduler {
         panic!("a job never rests");
     }
 
+    /// Makes a step of one of the jobs that are due, the one that `rng` chooses; false if none is due.
+    pub fn step_one(&self, rng: &dyn Rng) -> bool {
+        let now = self.clock.monotonic();
+        let is_due = |cell: &&Arc<Cell>| cell.due.lock().is_some_and(|due| due <= now);
+        let due: Vec<_> = self.jobs.lock().iter().filter(is_due).cloned().collect();
+        let Some(cell) = (rng.next_u64() as usize).checked_rem(due.len()).and_then(|at| due.get(at)) else {
+            return false;
+        };
+        if !cell.step(now, false) {
+            self.jobs.lock().retain(|other| !Arc::ptr_eq(other, cell));
+        }
+        true
+    }
+
+    /// How long nothing is due, if anything ever will be.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        let next = self.jobs.lock().iter().filter_map(|cell| *cell.due.lock()).min()?;
+        Some(next.saturating_sub(self.clock.monotonic()))
+    }
+
     /// Lets `time` pass, stepping jobs when they are due.
     pub fn run_for(&self, time: Duration) {
         let end = self.clock.monotonic() + time;

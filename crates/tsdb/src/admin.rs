@@ -72,6 +72,7 @@ impl Store {
         range: TimeRange,
     ) -> Result<(), StorageError> {
         let _no_merge = self.without_merges();
+        self.blocks.remove_leftovers().map_err(|error| unavailable(&error))?;
         let mut change = self.blocks.change();
         let in_head = self.delete_in_head(&mut change, tenant, matcher_sets, range);
         let blocks = change.tenant(tenant).blocks.clone();

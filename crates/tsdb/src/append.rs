@@ -2,7 +2,10 @@
 
 use chronolith_head::Error;
 use chronolith_model::{MetricMetadata, TenantId};
-use chronolith_storage::{AppendedBatch, Appender, KeyHasher, StorageError, Stores, Ticket, WriteBatch};
+use chronolith_storage::{
+    AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, StorageError, Stores, Ticket,
+    WriteBatch,
+};
 use chronolith_wal::{Batch, CommitError, CommitWaiter};
 
 use crate::{db::Db, error::with_causes};
@@ -13,7 +16,15 @@ impl Appender for Db {
     }
 
     fn stores(&self) -> Stores {
-        Stores { late_samples: !self.options.ooo_window.is_zero(), ..Stores::default() }
+        let late_samples = !self.options.ooo_window.is_zero();
+        Stores { histograms: true, exemplars: true, start_timestamps: true, late_samples }
+    }
+
+    fn append_exemplars(&self, tenant: &TenantId, batch: &ExemplarBatch<'_>) -> ExemplarOutcome {
+        if self.store.disk_short() {
+            return ExemplarOutcome { dropped: batch.exemplars.len() as u64, ..ExemplarOutcome::default() };
+        }
+        self.head.append_exemplars(tenant, batch)
     }
 
     fn append(&self, tenant: &TenantId, batch: &WriteBatch<'_>) -> Result<AppendedBatch, StorageError> {

@@ -36,6 +36,8 @@ pub(crate) struct BlockSet {
     pub(crate) cache: BlockCache,
     current: RwLock<Arc<Version>>,
     changes: Mutex<Changes>,
+    /// Blocks whose files could not be removed. The next start would show them, without what was deleted since.
+    leftovers: Mutex<Vec<(TenantId, Ulid)>>,
     counters: Counters,
 }
 
@@ -216,7 +218,7 @@ fn info(block: &Block, held: bool) -> Option<BlockInfo> {
         parts: u32::try_from(block.parts()).unwrap_or(u32::MAX).max(1),
         priorities: Priorities { lowest, highest },
         tombstones: block.tombstones().len() as u64,
-        deleted_samples: 0,
+        deleted_samples: block.deleted_samples(),
         shipped: false,
         availability: if held { Availability::Held } else { Availability::Free },
     })
@@ -282,6 +284,22 @@ impl BlockSet {
     /// Removes the files of blocks that no version to come shows. Files first, so that what is deleted in a block
     /// stays deleted wherever this is interrupted.
     pub(crate) fn remove_files(&self, tenant: &TenantId, ulids: &[Ulid]) -> chronolith_env::Result<()> {
+        self.try_remove_files(tenant, ulids).inspect_err(|_| {
+            self.leftovers.lock().extend(ulids.iter().map(|ulid| (tenant.clone(), *ulid)));
+        })
+    }
+
+    /// Removes what could not be removed before. As long as that fails, nothing may count as deleted in all blocks.
+    pub(crate) fn remove_leftovers(&self) -> chronolith_env::Result<()> {
+        let mut leftovers = self.leftovers.lock();
+        while let Some((tenant, ulid)) = leftovers.last() {
+            self.try_remove_files(tenant, &[*ulid])?;
+            leftovers.pop();
+        }
+        Ok(())
+    }
+
+    fn try_remove_files(&self, tenant: &TenantId, ulids: &[Ulid]) -> chronolith_env::Result<()> {
         let (fs, dir) = (&self.env.fs, self.tenant_dir(tenant));
         let remove = |path: PathBuf| match fs.remove_file(&path) {
             Err(error) if !error.is_not_found() => Err(error),

@@ -33,7 +33,8 @@ pub(crate) struct Compaction {
 
 /// Why blocks were not merged.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CompactionError {
+#[non_exhaustive]
+pub enum CompactionError {
     /// A block cannot be read or written.
     #[error("cannot merge blocks")]
     Block(#[from] chronolith_block::Error),
@@ -62,13 +63,7 @@ impl Job for Compaction {
         if stopping || self.store.stopping() {
             return Step::Done;
         }
-        let options = plan_options(&self.store);
-        let version = self.store.blocks.version();
-        let next = version.tenants.iter().find_map(|(tenant, of)| {
-            Some((tenant.clone(), plan(&self.store.blocks.infos(&of.blocks), &options)?))
-        });
-        drop(version);
-        let Some((tenant, plan)) = next else {
+        let Some((tenant, plan)) = next(&self.store, &plan_options(&self.store)) else {
             return Step::SleepFor(self.store.options.maintenance_interval);
         };
         match run(&self.store, &tenant, &plan) {
@@ -105,6 +100,15 @@ pub(crate) fn plan_options(store: &Store) -> PlanOptions {
         floor: store.head.floor(),
         ..PlanOptions::default()
     }
+}
+
+/// What is to be done next.
+pub(crate) fn next(store: &Store, options: &PlanOptions) -> Option<(TenantId, Plan)> {
+    let version = store.blocks.version();
+    version
+        .tenants
+        .iter()
+        .find_map(|(tenant, of)| Some((tenant.clone(), plan(&store.blocks.infos(&of.blocks), options)?)))
 }
 
 /// Carries out a plan.

@@ -17,6 +17,8 @@ use chronolith_block::{Block, Ulid};
 use chronolith_head::{Cut, WINDOW_MS};
 use chronolith_model::{TenantId, TimeRange, Timestamp};
 
+pub use write::CutError;
+
 use crate::{
     blocks::{Change, Version},
     mark::Mark,
@@ -52,6 +54,8 @@ pub(crate) struct Cutter {
     failures: u32,
     /// A cut that has begun and failed goes on to at least this.
     pending: Option<Timestamp>,
+    /// Why the last attempt has failed.
+    error: Option<CutError>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +73,8 @@ struct Writing {
     cut: Cut,
     left: VecDeque<(TenantId, TimeRange)>,
     written: Vec<(TenantId, Ulid)>,
+    /// Places that are done with.
+    done: u64,
     /// Deletions in the head that were there when the cut began.
     deletions: usize,
     begun: Duration,
@@ -91,12 +97,23 @@ pub(crate) enum Progress {
 
 impl Cutter {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, state: State::Idle, not_before: None, failures: 0, pending: None }
+        Self { store, state: State::Idle, not_before: None, failures: 0, pending: None, error: None }
     }
 
     /// Whether no cut has begun that is not finished.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle) && self.pending.is_none()
+    }
+
+    /// Why the last attempt has failed, if that is not told yet.
+    pub(crate) fn take_error(&mut self) -> Option<CutError> {
+        self.error.take()
+    }
+
+    /// Of the cut whose blocks are being written: how many places, a tenant and a window each, are done with, and left.
+    pub(crate) fn places(&self) -> Option<(u64, u64)> {
+        let State::Writing(writing) = &self.state else { return None };
+        Some((writing.done, writing.left.len() as u64))
     }
 
     /// Does a piece of work.
@@ -151,6 +168,7 @@ impl Cutter {
             cut,
             left,
             written: Vec::new(),
+            done: 0,
             deletions,
             begun: now,
             lossy,
@@ -199,10 +217,11 @@ impl Cutter {
                 Err(error) => {
                     // It may have got its name.
                     writing.written.push((tenant, ulid));
-                    self.failed(&writing.written, &error);
+                    self.failed(&writing.written, error);
                     return Progress::Idle;
                 }
             }
+            writing.done += 1;
             self.state = State::Writing(writing);
             return Progress::Working;
         }
@@ -218,14 +237,14 @@ impl Cutter {
                 Progress::Working
             }
             Err(error) => {
-                self.failed(&writing.written, &error);
+                self.failed(&writing.written, error);
                 Progress::Idle
             }
         }
     }
 
     /// Shows the blocks to readers.
-    fn show(&self, writing: &Writing) -> Result<Vec<Weak<Version>>, write::CutError> {
+    fn show(&self, writing: &Writing) -> Result<Vec<Weak<Version>>, CutError> {
         let store = &self.store;
         let mut opened = Vec::new();
         for (tenant, ulid) in &writing.written {
@@ -240,8 +259,10 @@ impl Cutter {
             }
         }
         let boundary = writing.cut.boundary();
+        // A block that an attempt has left is shown by the next start: it must find the deletions then.
+        let all = store.blocks.remove_leftovers().is_err();
         let kept = deletions.iter().enumerate().filter(|(number, deletion)| {
-            *number >= writing.deletions || deletion.tombstone.range.max > boundary
+            all || *number >= writing.deletions || deletion.tombstone.range.max > boundary
         });
         let kept: Arc<[_]> = kept.map(|(_, deletion)| deletion.clone()).collect();
         let tombstones = kept.iter().map(|deletion| deletion.tombstone.clone()).collect();
@@ -274,7 +295,7 @@ impl Cutter {
         Progress::Finished
     }
 
-    fn failed(&mut self, written: &[(TenantId, Ulid)], error: &write::CutError) {
+    fn failed(&mut self, written: &[(TenantId, Ulid)], error: CutError) {
         self.forget(written);
         if self.store.stopping() {
             return;
@@ -284,10 +305,11 @@ impl Cutter {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(self.store.env.clock.monotonic() + pause);
         tracing::error!(
-            error = error as &dyn std::error::Error,
+            error = &error as &dyn std::error::Error,
             retry_in_s = pause.as_secs(),
             "cannot cut the head into blocks; its samples stay in memory and in the log"
         );
+        self.error = Some(error);
     }
 
     /// Removes blocks that were never shown.

@@ -9,24 +9,21 @@ use std::{
     time::Duration,
 };
 
-use chronolith_block::BlockCache;
 use chronolith_env::{Env, JobHandle};
-use chronolith_head::{CutPoint, Head, HeadReplay, Loaded, ReplayOutcome, SnapshotDamage, Snapshots};
+use chronolith_head::{Head, SnapshotDamage};
 use chronolith_model::Timestamp;
-use chronolith_wal::{CommitWaiter, Damage, LogSource, ReplayReport, SegmentInfo, TornTail, Wal};
+use chronolith_wal::{CommitWaiter, Damage, TornTail, Wal};
 use parking_lot::Mutex;
 
 use crate::{
-    blocks::{BlockSet, BlocksReport, Change},
+    blocks::{BlockSet, BlocksReport},
     compaction::Compaction,
-    deletion::Deletion,
     dir::DataDir,
     error::{Error, Result},
     maintenance::Maintenance,
-    mark::{Mark, MarkError},
     metadata::MetadataStore,
+    opened::Opened,
     options::DbOptions,
-    replay::CutReplay,
     store::Store,
 };
 
@@ -84,34 +81,6 @@ pub struct OpenReport {
     pub damage_count: u64,
 }
 
-impl OpenReport {
-    fn new(
-        head: &Head,
-        torn_tail: Option<TornTail>,
-        log: ReplayReport,
-        outcome: ReplayOutcome,
-        loaded: Loaded,
-    ) -> Self {
-        Self {
-            segments: log.segments,
-            records: log.records,
-            bytes: log.bytes,
-            samples: outcome.stored + loaded.samples,
-            samples_skipped: outcome.skipped,
-            samples_orphaned: outcome.orphans,
-            series: head.series() as u64,
-            invalid_definitions: outcome.invalid_definitions,
-            duration: Duration::ZERO,
-            samples_in_snapshot: loaded.samples,
-            snapshot_damage: loaded.damage,
-            blocks: BlocksReport::default(),
-            torn_tail,
-            damage: log.damage,
-            damage_count: log.damage_count,
-        }
-    }
-}
-
 impl Db {
     /// Opens the data directory `dir`, made if need be: its blocks, the last snapshot of its head, and what the log has
     /// beyond them.
@@ -120,41 +89,8 @@ impl Db {
     /// When the directory is locked, of another version, something else or not writable. Damage is no error: what is
     /// damaged is set aside, and the report lists it.
     pub fn open(dir: &Path, options: DbOptions, env: Env) -> Result<(Self, OpenReport)> {
-        let started = env.clock.monotonic();
-        let data_dir = DataDir::open(&env, dir)?;
-        let mark = open_mark(&env, &data_dir.path)?;
-        let cache = BlockCache::new(options.block_cache_bytes);
-        let (blocks, found) = BlockSet::open(&env, &data_dir.blocks(), cache)?;
-        let blocks = Arc::new(blocks);
-        let head = Arc::new(Head::new(options.head(), env.clone()));
-        let snapshots = Snapshots::open(&env, &data_dir.head())?;
-        let loaded = snapshots.load(&head)?;
-        let (snapshot_bytes, covered) = (loaded.bytes, loaded.covered);
-        let from = settle_cut(&head, &mark, &loaded);
-        show_blocks(&blocks, &mark, from)?;
-        let mut opened = Wal::open(&env, &data_dir.wal(), options.wal())?;
-        let torn_tail = opened.report().torn_tail.clone();
-        let replay = CutReplay { inner: HeadReplay::new(&head).behind(&loaded), mark: &mark };
-        let log = opened.replay(env.scheduler.parallelism(), &replay)?;
-        let outcome = replay.inner.finish();
-        let mut report = OpenReport::new(&head, torn_tail, log, outcome, loaded);
-        report.blocks = found;
-        let source: Arc<dyn LogSource> = Arc::clone(&head) as Arc<dyn LogSource>;
-        let wal = Arc::new(opened.start(source)?);
-        head.attach_log(wal.waiter());
-        if let Some(floor) = head.memory_floor() {
-            // Raised by a record whose segment may go before others.
-            wal.log_floor(None, floor);
-        }
-        if let Some(Err(error)) = covered.map(|covered| wal.delete_covered(covered)) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot remove old log segments");
-        }
-        report.duration = env.clock.monotonic().saturating_sub(started);
-        let dir = data_dir.path.clone();
-        let parts = ((Arc::clone(&head), Arc::clone(&wal)), (Arc::clone(&blocks), snapshots));
-        let old = |segment: &SegmentInfo| segment.times.is_some_and(|(oldest, _)| oldest < head.floor());
-        let hidden = wal.segments().iter().any(old);
-        let store = Arc::new(Store::new(&env, options, dir.clone(), parts.0, parts.1, mark, hidden));
+        let Opened { data_dir, store, report, snapshot_bytes } =
+            Opened::open(DataDir::open(&env, dir)?, options, options.head(), &env)?;
         store.watch_disk();
         let maintenance = Maintenance::new(Arc::clone(&store), report.bytes, snapshot_bytes);
         let maintenance = env.scheduler.spawn("maintenance", Box::new(maintenance)).map_err(Error::Spawn)?;
@@ -163,16 +99,16 @@ impl Db {
             env.scheduler.spawn_yielding("compaction", Box::new(compaction)).map_err(Error::Spawn)?;
         let db = Self {
             options,
-            head,
-            waiter: wal.waiter(),
-            wal,
-            blocks,
+            head: Arc::clone(&store.head),
+            waiter: store.wal.waiter(),
+            wal: Arc::clone(&store.wal),
+            blocks: Arc::clone(&store.blocks),
             metadata: Arc::clone(&store.metadata),
+            dir: store.dir.clone(),
             store,
             maintenance,
             compaction,
             report: report.clone(),
-            dir,
             lock: Mutex::new(Some(data_dir)),
             closed: AtomicBool::new(false),
         };
@@ -207,6 +143,8 @@ impl Db {
         }
         self.head.close();
         self.store.stopping.store(true, Ordering::Release);
+        // Whoever is showing blocks comes to an end.
+        drop(self.blocks.change());
         self.compaction.stop();
         self.maintenance.stop();
         let written = self.wal.close();
@@ -221,60 +159,4 @@ impl Drop for Db {
             tracing::error!(error = &error as &dyn std::error::Error, "closing the database");
         }
     }
-}
-
-/// The mark of the last cut; a damaged one is put aside.
-fn open_mark(env: &Env, dir: &Path) -> Result<Mark> {
-    match Mark::load(&*env.fs, dir) {
-        Err(error @ MarkError::File(_)) => Err(error.into()),
-        Err(error) => {
-            // What blocks have is read from the log as well: the same samples, which count once. Deletions that no cut
-            // has carried out yet are lost.
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "set aside; deletions of late may be undone"
-            );
-            Mark::set_aside(&*env.fs, dir)
-                .map_err(|source| Error::Directory { dir: dir.to_path_buf(), source })?;
-            Ok(Mark::default())
-        }
-        Ok(mark) => Ok(mark),
-    }
-}
-
-/// Takes from the head what its snapshot has and blocks have as well. Returns what views begin from.
-fn settle_cut(head: &Head, mark: &Mark, loaded: &Loaded) -> CutPoint {
-    let boundary = mark.boundary.max(loaded.cut);
-    if boundary == Timestamp::MIN {
-        return CutPoint::NONE;
-    }
-    // No snapshot is begun between the begin of a cut and its end: it stands for the time before or behind it.
-    let before = loaded.sequences.iter().zip(&mark.sequences).all(|(of, covered)| of <= covered);
-    if mark.boundary > loaded.cut || (before && mark.boundary == loaded.cut) {
-        let cut = head.begin_cut(mark.boundary);
-        head.finish_cut(cut);
-    }
-    head.restore_cut(boundary)
-}
-
-/// Shows the blocks to readers, without what is deleted.
-fn show_blocks(blocks: &BlockSet, mark: &Mark, from: CutPoint) -> Result<()> {
-    let mut change = blocks.change();
-    let mut deletions = Vec::new();
-    for tombstone in &mark.tombstones {
-        match Deletion::new(tombstone.clone()) {
-            Ok(deletion) => deletions.push(deletion),
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a deletion is lost"),
-        }
-    }
-    // A cut that was interrupted may have left blocks in which nothing is deleted yet.
-    for (tenant, block) in change.version.blocks() {
-        for deletion in deletions.iter().filter(|deletion| deletion.tombstone.tenant == *tenant) {
-            Change::delete(block, deletion.of_block()).map_err(|source| Error::Block { source })?;
-        }
-    }
-    change.version.head_from = from;
-    change.version.deletions = deletions.into();
-    change.publish();
-    Ok(())
 }

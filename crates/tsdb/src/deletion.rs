@@ -40,8 +40,9 @@ pub(crate) fn deleted(deletions: &[Deletion], tenant: &TenantId, labels: &Labels
     concerned.filter(|deletion| deletion.concerns(labels)).map(|deletion| deletion.tombstone.range).collect()
 }
 
-/// Takes the samples inside `ranges` away, from the places `start` (floats, histograms) on.
-pub(crate) fn remove(samples: &mut Samples, start: (usize, usize), ranges: &[TimeRange]) {
+/// Takes the samples inside `ranges` away, from the places `start` (floats, histograms) on. Start timestamps stay: they
+/// are steps.
+pub(crate) fn remove(samples: &mut Samples, start: (usize, usize, usize), ranges: &[TimeRange]) {
     if ranges.is_empty() {
         return;
     }
@@ -82,7 +83,7 @@ mod tests {
         let mut samples = Samples::default();
         (1..=4).for_each(|t| samples.push(t, t as f64));
         (2..=6).for_each(|t| samples.push_histogram(10 * t, chronolith_model::Histogram::stale()));
-        remove(&mut samples, (2, 1), &[TimeRange::new(2, 3), TimeRange::new(40, 50)]);
+        remove(&mut samples, (2, 1, 0), &[TimeRange::new(2, 3), TimeRange::new(40, 50)]);
         assert_eq!(samples.timestamps, [1, 2, 4], "what is before the start stays");
         assert_eq!(samples.values, [1.0, 2.0, 4.0]);
         assert_eq!(samples.histogram_timestamps, [20, 30, 60]);

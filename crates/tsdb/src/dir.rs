@@ -1,4 +1,4 @@
-//! The data directory: `<data-dir>/{format,lock,cut,wal/,head/,blocks/<tenant>/,snapshots/}`.
+//! The data directory: `<data-dir>/{format,lock,cut,wal/,head/,blocks/<tenant>/,snapshots/,import/}`.
 
 use std::path::{Path, PathBuf};
 
@@ -50,17 +50,35 @@ impl DataDir {
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
+    /// As [`DataDir::open`], of a directory that is there.
+    pub(crate) fn open_existing(env: &Env, path: &Path) -> Result<Self> {
+        let fs = &*env.fs;
+        let refused = |source| Error::Directory { dir: path.to_path_buf(), source };
+        if !fs.exists(&path.join(FORMAT)).map_err(refused)? {
+            if fs.exists(path).map_err(refused)? {
+                check(fs, path)?;
+            }
+            return Err(Error::NoDataDirectory { dir: path.to_path_buf() });
+        }
+        Self::open(env, path)
+    }
+
     pub(crate) fn wal(&self) -> PathBuf {
         self.path.join("wal")
     }
 
     pub(crate) fn head(&self) -> PathBuf {
-        self.path.join("head")
+        head(&self.path)
     }
 
     pub(crate) fn blocks(&self) -> PathBuf {
         blocks(&self.path)
     }
+}
+
+/// Where the snapshots and chunk files of the head of a data directory are.
+pub(crate) fn head(path: &Path) -> PathBuf {
+    path.join("head")
 }
 
 /// Where the blocks of a data directory are.

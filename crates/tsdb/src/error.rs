@@ -23,6 +23,12 @@ pub enum Error {
         /// The data directory.
         dir: PathBuf,
     },
+    /// There is no data directory, and none was made.
+    #[error("there is no data directory {dir}")]
+    NoDataDirectory {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// The directory holds something else. Nothing was changed.
     #[error(
         "{dir} is not a Chronolith data directory: it has no format file but holds {example:?}; choose an empty or \
@@ -65,6 +71,12 @@ pub enum Error {
     /// The mark of the last cut cannot be read, and not for damage.
     #[error("cannot read the mark of the last cut")]
     Mark(#[from] crate::mark::MarkError),
+    /// The head cannot be cut into blocks. Nothing is lost.
+    #[error("cannot cut the head into blocks; its samples stay in the log")]
+    Cut(#[from] crate::cut::CutError),
+    /// Blocks cannot be merged. They stay as they are.
+    #[error("cannot compact")]
+    Compaction(#[from] crate::compaction::CompactionError),
     /// Background work cannot be started.
     #[error("cannot start background work")]
     Spawn(#[source] chronolith_env::Error),

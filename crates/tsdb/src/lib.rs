@@ -6,7 +6,7 @@
 //! store.
 //!
 //! Map: [`Db`] · [`DbOptions`] · [`OpenReport`] what a start found · [`DbStats`] · `dir` the data directory ·
-//! `append` · `query` head and blocks as one · `blocks` which there are, and versions of them · `cut` head to blocks ·
+//! [`Importer`] samples of any age · [`Offline`] a directory compacted without serving it · `opened` what is in a directory · `append` · `query` head and blocks as one · `blocks` which there are, and versions of them · `cut` head to blocks ·
 //! `mark` what the last cut has settled · `compaction`, `retention`, `admin` deletions and copies, `deletion` those in the
 //! head · `maintenance` the job behind the head · `replay` · `metadata` · `store` what jobs share.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
@@ -20,9 +20,13 @@ mod db;
 mod deletion;
 mod dir;
 mod error;
+mod extras;
+mod import;
 mod maintenance;
 mod mark;
 mod metadata;
+mod offline;
+mod opened;
 mod options;
 mod query;
 mod replay;
@@ -31,11 +35,15 @@ mod stats;
 mod store;
 
 pub use blocks::{BlockStats, BlocksReport};
+pub use compaction::CompactionError;
+pub use cut::CutError;
 pub use db::{Db, OpenReport};
 pub use dir::FORMAT_VERSION;
 pub use error::{Error, Result};
+pub use import::{ImportError, ImportReport, Importer};
 pub use mark::MarkError;
 pub use metadata::{METADATA_BYTES_MAX, METADATA_TEXT_BYTES_MAX};
+pub use offline::{Offline, OfflineReport, Task};
 pub use options::DbOptions;
 pub use stats::DbStats;
 pub use store::JobStats;

@@ -71,14 +71,10 @@ impl Job for Maintenance {
         }
         // Once a round is enough to see whether a cut is due.
         if rest.is_zero() || !self.cutter.is_idle() {
-            match self.cutter.step() {
+            match self.cut_step() {
                 Progress::Working => return Step::Again,
                 Progress::Waiting => return Step::SleepFor(PAUSE_READERS),
-                Progress::Finished => {
-                    self.drop_log();
-                    self.snapshot_wanted = true;
-                }
-                Progress::Idle => {}
+                Progress::Finished | Progress::Idle => {}
             }
         }
         if self.cutter.is_idle() && self.snapshot_due() {
@@ -90,10 +86,30 @@ impl Job for Maintenance {
 }
 
 impl Maintenance {
+    /// A piece of the cut that is due.
+    pub(crate) fn cut_step(&mut self) -> Progress {
+        let progress = self.cutter.step();
+        if progress == Progress::Finished {
+            self.drop_log();
+            self.snapshot_wanted = true;
+        }
+        progress
+    }
+
+    pub(crate) fn cutter(&mut self) -> &mut Cutter {
+        &mut self.cutter
+    }
+
     fn round(&mut self) {
         let store = &self.store;
         store.watch_disk();
         store.mend_mark();
+        if let Err(error) = store.blocks.remove_leftovers() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot remove blocks that are not needed any more"
+            );
+        }
         let truncation = store.head.truncate();
         if truncation.series_removed > 0 {
             tracing::debug!(series = truncation.series_removed, "removed series without samples");

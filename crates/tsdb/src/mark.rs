@@ -123,7 +123,11 @@ impl Mark {
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         file.read_exact_at(0, &mut bytes)?;
-        decode(&bytes).map_err(wrong)
+        let mark = decode(&bytes).map_err(wrong)?;
+        // A killed process may have left a name that is not durable yet. A deletion that is known from here on is not
+        // written again when it is repeated.
+        fs.sync_dir(dir)?;
+        Ok(mark)
     }
 
     /// Puts a file that cannot be read aside, so that the next one can be written.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chronolith_block::CACHE_BYTES_DEFAULT;
+use chronolith_compact::Levels;
 use chronolith_head::{HeadOptions, SHARDS};
 use chronolith_wal::{SyncPolicy, WalOptions};
 
@@ -11,10 +12,10 @@ use chronolith_wal::{SyncPolicy, WalOptions};
 pub struct DbOptions {
     /// How long samples are kept. Default: 15 days.
     pub retention: Duration,
-    /// Most bytes of the head: samples, states, labels, indexes. Default: 1 GiB, which suits a machine of 4 GiB with
+    /// Most bytes of the head: samples, states, labels, indexes. Default: 2 GiB, which suits a machine of 8 GiB with
     /// other work to do. Near it, the head is cut into blocks early; when nothing is left to cut, writes are refused.
     pub memory_bytes_max: usize,
-    /// Most series of one tenant. Default: 5 million.
+    /// Most series of one tenant. Default: 2 million.
     pub series_max: usize,
     /// How far ahead of the clock a sample may be. Default: 10 minutes.
     pub future_max: Duration,
@@ -28,7 +29,8 @@ pub struct DbOptions {
     pub commit_timeout: Duration,
     /// Metrics of one tenant whose metadata is remembered; the oldest goes first. Default: 10,000.
     pub metadata_metrics_max: usize,
-    /// Most bytes on disk, blocks and log together; the oldest blocks are dropped above it. Zero: no limit. Default: 0.
+    /// Most bytes on disk, blocks, log and head together; the oldest blocks are dropped above it. Log and head count for
+    /// at most half of it: dropping blocks does not make them shorter. Zero: no limit. Default: 0.
     pub retention_bytes: u64,
     /// The longest time a block may span; zero: a tenth of the retention, 31 days at most. Default: 0.
     pub block_range_max: Duration,
@@ -74,6 +76,16 @@ pub(crate) fn to_millis(duration: Duration) -> i64 {
 }
 
 impl DbOptions {
+    /// The longest time a block comes to span.
+    #[must_use]
+    pub fn block_range(&self) -> Duration {
+        let levels = match to_millis(self.block_range_max) {
+            0 => Levels::for_retention(Some(to_millis(self.retention))),
+            span => Levels::up_to(span),
+        };
+        millis(levels.lengths_ms().last().copied().unwrap_or(0))
+    }
+
     pub(crate) fn head(&self) -> HeadOptions {
         HeadOptions {
             retention_ms: to_millis(self.retention),
@@ -83,6 +95,7 @@ impl DbOptions {
             ooo_window_ms: to_millis(self.ooo_window),
             // What is in the way goes to blocks.
             drops_when_short: false,
+            ..HeadOptions::default()
         }
     }
 

@@ -4,10 +4,12 @@
 //! that its range meets and in the head, and merged by labels; samples come one source after another where sources do
 //! not overlap, as those of neighbouring blocks and the head mostly do, and else are merged by time.
 
+mod exemplars;
 mod labels;
-mod merge;
+pub(crate) mod merge;
 mod set;
 mod stats;
+mod union;
 
 use std::sync::Arc;
 
@@ -15,7 +17,8 @@ use chronolith_block::{Block, Error as BlockError};
 use chronolith_head::HeadView;
 use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
 use chronolith_storage::{
-    BoxFuture, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesSet, StorageError, StorageStats,
+    BoxFuture, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesExemplars,
+    SeriesSet, StorageError, StorageStats,
 };
 
 use crate::{
@@ -72,13 +75,15 @@ impl View {
         self.blocks.blocks.iter().filter(concerned)
     }
 
-    /// What to tell of an error of a block; one that is damaged is set aside.
+    /// What to tell of an error of a block; one that is damaged is set aside, so that the same question is answered
+    /// without it the next time.
     fn failed(&self, block: &Block, error: &BlockError) -> StorageError {
+        let mut reason = with_causes(error);
         if error.is_damage() {
             self.set.quarantine(&self.tenant, block, error);
-            return StorageError::Corrupt { reason: with_causes(error) };
+            reason = format!("damaged block set aside, ask again for an answer without it: {reason}");
         }
-        StorageError::Unavailable { reason: with_causes(error) }
+        StorageError::Unavailable { reason }
     }
 
     /// What is set aside of what the view is about.
@@ -145,15 +150,28 @@ impl Querier for DbQuerier {
         })
     }
 
-    /// Of the head, as in Prometheus, but for the range; of the newest block where the head has no series.
+    fn exemplars<'a>(
+        &'a self,
+        query: &'a ExemplarQuery,
+    ) -> BoxFuture<'a, Result<Vec<SeriesExemplars>, StorageError>> {
+        Box::pin(async move { self.view.exemplars(query) })
+    }
+
+    /// Series, pairs, chunks and range are those of the head, as in Prometheus; of the newest block where the head has no
+    /// series. The lists are about head and blocks together, unless that is more than may be counted.
     fn stats(&self, limit: usize) -> StorageStats {
         let mut stats = self.view.head.stats(limit);
-        if stats.series == 0 {
+        let in_head = stats.series > 0;
+        if !in_head {
             stats = self.view.block_stats(limit);
         }
-        for range in self.view.blocks_in(TimeRange::ALL).filter_map(Block::samples_range) {
-            let all = stats.range.get_or_insert(range);
-            *all = TimeRange::new(all.min.min(range.min), all.max.max(range.max));
+        let mut blocks = self.view.blocks_in(TimeRange::ALL);
+        let several = blocks.next().is_some() && (in_head || blocks.next().is_some());
+        if let Some(union) = several.then(|| self.view.union_stats(limit)).flatten() {
+            stats.series_by_metric = union.series_by_metric;
+            stats.values_by_label = union.values_by_label;
+            stats.bytes_by_label = union.bytes_by_label;
+            stats.series_by_pair = union.series_by_pair;
         }
         stats
     }

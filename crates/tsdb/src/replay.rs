@@ -2,7 +2,7 @@
 
 use chronolith_head::HeadReplay;
 use chronolith_model::Timestamp;
-use chronolith_wal::{LoggedSample, Replay, SeriesDef};
+use chronolith_wal::{LoggedBlob, LoggedSample, LoggedStart, Replay, SeriesDef};
 
 use crate::mark::Mark;
 
@@ -35,6 +35,27 @@ impl Replay for CutReplay<'_> {
         if !left.is_empty() {
             self.inner.samples(shard, sequence, &left);
         }
+    }
+
+    fn histograms(&self, shard: usize, sequence: u64, histograms: &[LoggedBlob<'_>]) {
+        let covered = |entry: &LoggedBlob<'_>| self.mark.covers(shard, sequence, entry.timestamp);
+        if !histograms.iter().any(covered) {
+            return self.inner.histograms(shard, sequence, histograms);
+        }
+        let left: Vec<LoggedBlob<'_>> = histograms.iter().filter(|entry| !covered(entry)).copied().collect();
+        if !left.is_empty() {
+            self.inner.histograms(shard, sequence, &left);
+        }
+    }
+
+    fn starts(&self, shard: usize, sequence: u64, starts: &[LoggedStart]) {
+        // Of samples that blocks have, but maybe of later ones as well.
+        self.inner.starts(shard, sequence, starts);
+    }
+
+    fn exemplars(&self, shard: usize, sequence: u64, exemplars: &[LoggedBlob<'_>]) {
+        // A cut leaves them where they are.
+        self.inner.exemplars(shard, sequence, exemplars);
     }
 
     fn covered(&self, shard: usize) -> u64 {

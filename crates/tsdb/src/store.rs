@@ -203,9 +203,13 @@ impl Store {
         let short = self.options.disk_reserve > 0 && self.room() == Some(0);
         if self.disk_short.swap(short, Ordering::AcqRel) != short {
             if short {
+                let free = self.env.fs.free_bytes(&self.dir).ok().flatten().unwrap_or(0);
                 tracing::error!(
+                    free,
                     reserve = self.options.disk_reserve,
-                    "the disk is nearly full: writes are refused"
+                    "the disk is nearly full: {} MiB are free, storage.disk_reserve is {} MiB: writes are refused",
+                    free >> 20,
+                    self.options.disk_reserve >> 20
                 );
             } else {
                 tracing::info!("there is room on the disk again: writes are taken");

@@ -15,7 +15,7 @@ use chronolith_env::{File, Job, OpenMode, Result, Step};
 use crate::frame::{Framed, Framer};
 use crate::record::{Header, Seal};
 use crate::repair::Repair;
-use crate::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::segment::{self, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::shard_log::{FOUND_BATCH, LogSource, ShardLog, Turn};
 use crate::wal::Shared;
 use crate::{SegmentInfo, SyncPolicy, WalStats};
@@ -408,6 +408,7 @@ impl Committer {
         let epoch = self.batch.epoch;
         let continues = self.last.is_some_and(|last| last.epoch == Some(epoch));
         let header = SegmentHeader {
+            version: FORMAT_VERSION,
             number,
             continues,
             previous: self.last.map_or(0, |last| last.number),
@@ -471,6 +472,8 @@ impl Committer {
         WalStats::add(&stats.bytes, framed.bytes);
         WalStats::add(&stats.records, framed.records);
         WalStats::add(&stats.samples, framed.samples);
+        WalStats::add(&stats.histograms, framed.histograms);
+        WalStats::add(&stats.exemplars, framed.exemplars);
         WalStats::add(&stats.series, framed.series);
     }
 }

@@ -16,7 +16,7 @@ pub enum Error {
     Fs(#[from] chronolith_env::Error),
     /// A segment was written by a program with another format. Nothing was changed.
     #[error(
-        "{path} has log format version {got}, this program knows version {expected}; nothing was changed: use the \
+        "{path} has log format version {got}, this program knows versions up to {expected}; nothing was changed: use the \
          program version that wrote it, or another data directory"
     )]
     ForeignVersion {
@@ -24,7 +24,7 @@ pub enum Error {
         path: PathBuf,
         /// Its version.
         got: u16,
-        /// Ours.
+        /// The newest of ours.
         expected: u16,
     },
     /// No segment number is left.

@@ -1,6 +1,6 @@
 //! A batch as records.
 //!
-//! Definitions, samples, floors, and the definitions again: whatever one damaged place costs, it is not the definition
+//! Definitions, samples and their like, floors, and the definitions again: whatever one damaged place costs, it is not the definition
 //! of a series whose samples are intact.
 
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::ops::Range;
 use chronolith_codec::{crc32, write};
 use chronolith_env::Result;
 
+use crate::entries::EntryColumn;
 use crate::record::{FLAG_ZSTD, Header, NO_SHARD, PAYLOAD_BYTES_MAX, RecordType, Seal, encode_floor};
 use crate::samples::BlockEnd;
 use crate::shard_log::ShardLog;
@@ -33,6 +34,8 @@ pub(crate) struct Framer {
     /// The payloads of all definitions of the batch, for both times.
     packed: Vec<u8>,
     definitions: Vec<Packed>,
+    /// The payload of one record.
+    payload: Vec<u8>,
 }
 
 /// A payload in `Framer::packed`.
@@ -49,8 +52,17 @@ pub(crate) struct Framed {
     pub(crate) bytes: u64,
     pub(crate) records: u64,
     pub(crate) samples: u64,
+    pub(crate) histograms: u64,
+    pub(crate) exemplars: u64,
     pub(crate) series: u64,
     pub(crate) times: Option<(i64, i64)>,
+}
+
+impl Framed {
+    fn saw(&mut self, min_t: i64, max_t: i64) {
+        let (min, max) = self.times.unwrap_or((min_t, max_t));
+        self.times = Some((min.min(min_t), max.max(max_t)));
+    }
 }
 
 /// Where records go.
@@ -103,7 +115,14 @@ impl<S: FnMut(&[u8]) -> Result<()>> Output<'_, S> {
 impl Framer {
     pub(crate) fn new() -> Self {
         let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
-        Self { compressor, out: Vec::new(), raw: Vec::new(), packed: Vec::new(), definitions: Vec::new() }
+        Self {
+            compressor,
+            out: Vec::new(),
+            raw: Vec::new(),
+            packed: Vec::new(),
+            definitions: Vec::new(),
+            payload: Vec::new(),
+        }
     }
 
     /// Hands the records of a batch to `sink`, in pieces, behind a mark if `mark` says so; the first one has number
@@ -129,6 +148,25 @@ impl Framer {
         write_definitions(&mut output, &self.definitions, &self.packed)?;
         for (shard, log) in logs.iter().enumerate() {
             write_samples(&mut output, shard as u16, log, &mut self.raw)?;
+            let mut write = |record_type, entries: &EntryColumn| {
+                let mut from = 0;
+                for end in entries.ends() {
+                    self.raw.clear();
+                    entries.payload(from, end, &mut self.raw);
+                    from = end.off;
+                    self.payload.clear();
+                    let flags = pack(self.compressor.as_mut(), &self.raw, &mut self.payload);
+                    let crc = crc32(&self.payload);
+                    output.record(record_type, flags, shard as u16, &self.payload, crc)?;
+                    output.framed.saw(end.min_t, end.max_t);
+                }
+                Result::Ok(entries.ends().iter().map(|end| end.count as u64).sum::<u64>())
+            };
+            let histograms = write(RecordType::Histograms, &log.histograms)?;
+            write(RecordType::Starts, &log.starts)?;
+            let exemplars = write(RecordType::Exemplars, &log.exemplars)?;
+            output.framed.histograms += histograms;
+            output.framed.exemplars += exemplars;
             output.framed.series += log.definition_ends.iter().map(|end| u64::from(end.count)).sum::<u64>();
         }
         for (tenant, min_t) in floors {
@@ -139,7 +177,7 @@ impl Framer {
         write_definitions(&mut output, &self.definitions, &self.packed)?;
         output.flush()?;
         let framed = output.framed;
-        for buffer in [&mut self.out, &mut self.raw, &mut self.packed] {
+        for buffer in [&mut self.out, &mut self.raw, &mut self.packed, &mut self.payload] {
             if buffer.capacity() > SPARE_BYTES_MAX {
                 *buffer = Vec::new();
             }
@@ -158,7 +196,7 @@ impl Framer {
                 self.raw.extend_from_slice(log.definitions.get(start..end.off).unwrap_or_default());
                 start = end.off;
                 let from = self.packed.len();
-                let flags = self.pack();
+                let flags = pack(self.compressor.as_mut(), &self.raw, &mut self.packed);
                 let bytes = from..self.packed.len();
                 let crc = crc32(self.packed.get(bytes.clone()).unwrap_or_default());
                 debug_assert!(bytes.len() <= PAYLOAD_BYTES_MAX);
@@ -166,21 +204,21 @@ impl Framer {
             }
         }
     }
+}
 
-    /// Appends the raw payload to the packed ones, the shorter way; returns its flags.
-    fn pack(&mut self) -> u8 {
-        if self.raw.len() >= PACK_BYTES_MIN
-            && let Some(compressor) = self.compressor.as_mut()
-            && let Ok(packed) = compressor.compress(&self.raw)
-            && packed.len() + 5 < self.raw.len()
-        {
-            write::uvarint(&mut self.packed, self.raw.len() as u64);
-            self.packed.extend_from_slice(&packed);
-            return FLAG_ZSTD;
-        }
-        self.packed.extend_from_slice(&self.raw);
-        0
+/// Appends a payload the shorter way; returns its flags.
+fn pack(compressor: Option<&mut zstd::bulk::Compressor<'static>>, raw: &[u8], out: &mut Vec<u8>) -> u8 {
+    if raw.len() >= PACK_BYTES_MIN
+        && let Some(compressor) = compressor
+        && let Ok(packed) = compressor.compress(raw)
+        && packed.len() + 5 < raw.len()
+    {
+        write::uvarint(out, raw.len() as u64);
+        out.extend_from_slice(&packed);
+        return FLAG_ZSTD;
     }
+    out.extend_from_slice(raw);
+    0
 }
 
 fn write_definitions<S: FnMut(&[u8]) -> Result<()>>(
@@ -207,11 +245,8 @@ fn write_samples<S: FnMut(&[u8]) -> Result<()>>(
         raw.clear();
         log.columns.payload(&before, end, raw);
         output.record(RecordType::Samples, 0, shard, raw, crc32(raw))?;
-        let framed = &mut output.framed;
-        framed.samples += end.count as u64;
-        let times = Some((end.min_t, end.max_t));
-        framed.times =
-            [framed.times, times].into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        output.framed.samples += end.count as u64;
+        output.framed.saw(end.min_t, end.max_t);
         before = *end;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chronolith_env::{File, Fs, OpenMode};
 
+use crate::entries::{LoggedBlob, LoggedStart, decode_blobs, decode_starts};
 use crate::record::{FLAG_ZSTD, Header, NO_SHARD, content, decode_floor};
 use crate::scan::{Item, Scanner, read_header};
 use crate::segment::{FORMAT_VERSION, HeaderStatus, SegmentHeader};
@@ -27,6 +28,8 @@ pub struct SegmentSummary {
     pub bytes: u64,
     /// Whether its header is intact; if not, what follows is unknown, and 0 or `false`.
     pub header_intact: bool,
+    /// The version of its format.
+    pub version: u16,
     /// The segment before; 0 for none.
     pub previous: u32,
     /// Where the valid part of the segment before ends.
@@ -71,9 +74,9 @@ pub struct RecordInfo {
     pub shard: Option<u16>,
     /// Whether its payload is packed.
     pub packed: bool,
-    /// How many samples or definitions it has, 1 for a floor; `None` if its content cannot be read.
+    /// How many definitions, samples, histograms, starts or exemplars it has, 1 for a floor; `None` if its content cannot be read.
     pub count: Option<usize>,
-    /// The first and last timestamp of its samples, milliseconds.
+    /// The first and last timestamp of what it has, milliseconds; that of a start is that of the first sample it holds for.
     pub times: Option<(i64, i64)>,
 }
 
@@ -87,6 +90,24 @@ pub enum Content<'a> {
     Sample(LoggedSample),
     /// A floor: the tenant, or all; and the oldest timestamp kept, milliseconds.
     Floor(Option<&'a str>, i64),
+    /// A native histogram.
+    Histogram(LoggedBlob<'a>),
+    /// A start timestamp.
+    Start(LoggedStart),
+    /// An exemplar.
+    Exemplar(LoggedBlob<'a>),
+}
+
+impl Content<'_> {
+    /// When it is: nothing for definitions and floors.
+    const fn time(&self) -> Option<i64> {
+        match self {
+            Self::Sample(sample) => Some(sample.timestamp),
+            Self::Histogram(entry) | Self::Exemplar(entry) => Some(entry.timestamp),
+            Self::Start(entry) => Some(entry.since),
+            Self::Series(_) | Self::Floor(..) => None,
+        }
+    }
 }
 
 /// The segments in `dir`, by number.
@@ -130,6 +151,7 @@ impl Segment {
             number: self.number,
             bytes: self.bytes,
             header_intact: self.header.is_some(),
+            version: self.header.map_or(0, |header| header.version),
             previous: self.header.map_or(0, |header| header.previous),
             previous_end: self.header.map_or(0, |header| header.previous_end),
             continues: self.header.is_some_and(|header| header.continues),
@@ -166,7 +188,8 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(entry.bytes).unwrap_or(0)];
         self.file.read_exact_at(entry.offset, &mut bytes)?;
         let number = self.header.map_or(self.number, |header| header.number);
-        let Some((_, header)) = Header::decode(number, &bytes) else { return Ok(false) };
+        let version = self.header.map(|header| header.version);
+        let Some((_, header)) = Header::decode(number, version, &bytes) else { return Ok(false) };
         let payload = bytes.get(crate::HEADER_BYTES..).unwrap_or_default();
         Ok(read(&header, payload, visit).is_some())
     }
@@ -181,7 +204,7 @@ fn entry(scanner: &Scanner<'_>, item: &Item) -> Entry {
             let (mut count, mut times) = (0, None::<(i64, i64)>);
             let whole = read(&header, scanner.payload(offset, &header), &mut |content| {
                 count += 1;
-                if let Content::Sample(LoggedSample { timestamp: t, .. }) = content {
+                if let Some(t) = content.time() {
                     times = Some(times.map_or((t, t), |(min, max)| (min.min(t), max.max(t))));
                 }
             });
@@ -214,6 +237,15 @@ fn read(header: &Header, payload: &[u8], visit: &mut dyn FnMut(Content<'_>)) -> 
         RecordType::Floor => {
             let (tenant, min_t) = decode_floor(content).ok()?;
             visit(Content::Floor(tenant, min_t));
+        }
+        RecordType::Histograms => {
+            decode_blobs(content).ok()?.into_iter().for_each(|entry| visit(Content::Histogram(entry)));
+        }
+        RecordType::Starts => {
+            decode_starts(content).ok()?.into_iter().for_each(|entry| visit(Content::Start(entry)));
+        }
+        RecordType::Exemplars => {
+            decode_blobs(content).ok()?.into_iter().for_each(|entry| visit(Content::Exemplar(entry)));
         }
         RecordType::Mark => {}
     }

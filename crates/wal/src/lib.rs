@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod commit;
+mod entries;
 mod error;
 mod frame;
 pub mod inspect;
@@ -28,6 +29,7 @@ mod shard_log;
 mod stats;
 mod wal;
 
+pub use entries::{BLOB_BYTES_MAX, LoggedBlob, LoggedStart, RECORD_ENTRIES_MAX};
 pub use error::{CommitError, Error, Result};
 pub use open::{OpenReport, Opened, TornTail};
 pub use options::{SyncPolicy, WalOptions};
@@ -35,7 +37,7 @@ pub use quarantine::{Damage, DamageReason};
 pub use record::{HEADER_BYTES, PAYLOAD_BYTES_MAX, RecordType};
 pub use replay::{Replay, ReplayReport};
 pub use samples::{LoggedSample, RECORD_SAMPLES_MAX};
-pub use segment::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentInfo};
+pub use segment::{FORMAT_VERSION, FORMAT_VERSION_MIN, SEGMENT_HEADER_BYTES, SegmentInfo};
 pub use series::{LabelPairs, SeriesDef};
 pub use shard_log::{Batch, LogSource, ShardLog, Turn};
 pub use stats::{SYNC_SECONDS_BUCKETS, StatsSnapshot, WalStats};

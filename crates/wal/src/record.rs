@@ -12,7 +12,7 @@ use std::io::Read as _;
 use chronolith_codec::{Reader, crc32, crc32_continue, write};
 
 use crate::DamageReason;
-use crate::segment::{FORMAT_VERSION, marker};
+use crate::segment::{FORMAT_VERSION, FORMAT_VERSION_MIN, marker};
 
 /// Bytes of a record's header.
 pub const HEADER_BYTES: usize = 28;
@@ -38,6 +38,12 @@ pub enum RecordType {
     Floor,
     /// Everything before it in the segment was durable when it was written. Has no content.
     Mark,
+    /// Native histograms.
+    Histograms,
+    /// Start timestamps.
+    Starts,
+    /// Exemplars.
+    Exemplars,
 }
 
 impl RecordType {
@@ -47,6 +53,9 @@ impl RecordType {
             Self::Samples => 2,
             Self::Floor => 3,
             Self::Mark => 4,
+            Self::Histograms => 5,
+            Self::Starts => 6,
+            Self::Exemplars => 7,
         }
     }
 
@@ -56,8 +65,16 @@ impl RecordType {
             2 => Some(Self::Samples),
             3 => Some(Self::Floor),
             4 => Some(Self::Mark),
+            5 => Some(Self::Histograms),
+            6 => Some(Self::Starts),
+            7 => Some(Self::Exemplars),
             _ => None,
         }
+    }
+
+    /// Whether it is of series that have to be defined before it is read.
+    pub(crate) const fn is_of_series(self) -> bool {
+        matches!(self, Self::Samples | Self::Histograms | Self::Starts | Self::Exemplars)
     }
 }
 
@@ -76,20 +93,23 @@ pub(crate) struct Header {
 /// What makes the records of a segment its own: bytes of another one do not pass for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seal {
+    /// The format of the segment.
+    pub(crate) version: u16,
     pub(crate) number: u32,
     pub(crate) marker: u32,
 }
 
 impl Seal {
+    /// Of a segment that is being written.
     pub(crate) fn new(number: u32, salt: u64) -> Self {
-        Self { number, marker: marker(salt) }
+        Self { version: FORMAT_VERSION, number, marker: marker(salt) }
     }
 
     /// The checksum of a header's first 24 bytes, begun with the format version and the segment number.
-    fn header_crc(number: u32, bytes: &[u8]) -> u32 {
+    fn header_crc(version: u16, number: u32, bytes: &[u8]) -> u32 {
         let mut start = [0; 6];
-        let (version, rest) = start.split_at_mut(2);
-        version.copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let (first, rest) = start.split_at_mut(2);
+        first.copy_from_slice(&version.to_le_bytes());
         rest.copy_from_slice(&number.to_le_bytes());
         crc32_continue(crc32(&start), bytes)
     }
@@ -116,13 +136,14 @@ impl Header {
         write::u32_le(out, self.payload_len);
         write::u64_le(out, self.seq);
         write::u32_le(out, self.payload_crc);
-        let crc = Seal::header_crc(seal.number, out.get(start..).unwrap_or_default());
+        let crc = Seal::header_crc(seal.version, seal.number, out.get(start..).unwrap_or_default());
         write::u32_le(out, crc);
     }
 
-    /// Reads a header at the start of `bytes`, with the marker it carries, if its checksum is that of segment `number`
-    /// and its length is allowed. A caller who knows the marker compares it.
-    pub(crate) fn decode(number: u32, bytes: &[u8]) -> Option<(u32, Self)> {
+    /// Reads a header at the start of `bytes`, with the seal it carries, if its checksum is that of segment `number`
+    /// and its length is allowed. `version`: the segment's; any if that is not known. A caller who knows the marker
+    /// compares it.
+    pub(crate) fn decode(number: u32, version: Option<u16>, bytes: &[u8]) -> Option<(Seal, Self)> {
         let covered = bytes.get(..HEADER_BYTES - 4)?;
         let mut reader = Reader::new(bytes.get(..HEADER_BYTES)?);
         let marker = reader.u32_le("marker").ok()?;
@@ -136,9 +157,12 @@ impl Header {
         };
         let crc = reader.u32_le("header checksum").ok()?;
         // The cheap test first: while resynchronising, this runs at every byte.
-        let fits =
-            header.payload_len as usize <= PAYLOAD_BYTES_MAX && crc == Seal::header_crc(number, covered);
-        fits.then_some((marker, header))
+        if header.payload_len as usize > PAYLOAD_BYTES_MAX {
+            return None;
+        }
+        let (min, max) = version.map_or((FORMAT_VERSION_MIN, FORMAT_VERSION), |version| (version, version));
+        let version = (min..=max).rev().find(|version| crc == Seal::header_crc(*version, number, covered))?;
+        Some((Seal { version, number, marker }, header))
     }
 
     /// Header and payload, in bytes.

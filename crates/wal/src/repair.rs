@@ -15,7 +15,7 @@ use chronolith_env::{Env, File, Op, OpenMode, Result};
 use crate::open::Found;
 use crate::record::{Header, Seal};
 use crate::scan::{Item, Scanner};
-use crate::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::segment::{self, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// The new segment, until it is whole and durable.
 const REPAIR_NAME: &str = "repair.tmp";
@@ -150,7 +150,14 @@ impl Repair {
             unsure: survey.unsure,
             replaces,
             from_end: if hides { survey.sure } else { from.end },
-            header: SegmentHeader { number, continues, previous, previous_end, salt: 0 },
+            header: SegmentHeader {
+                version: FORMAT_VERSION,
+                number,
+                continues,
+                previous,
+                previous_end,
+                salt: 0,
+            },
         }
     }
 

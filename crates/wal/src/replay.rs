@@ -5,6 +5,7 @@
 
 use chronolith_env::{Env, OpenMode};
 
+use crate::entries::{LoggedBlob, LoggedStart, decode_blobs, decode_starts};
 use crate::open::{Found, Opened};
 use crate::quarantine::{DAMAGE_MAX, quarantine};
 use crate::record::{Header, RecordType, content, decode_floor};
@@ -28,6 +29,18 @@ pub trait Replay: Sync {
     /// Samples, in the order in which they were applied to the shard, under the number of their record. A series that has
     /// not been defined is one whose definitions were damaged: count its samples as lost.
     fn samples(&self, shard: usize, sequence: u64, samples: &[LoggedSample]);
+
+    /// Native histograms, in the order in which they were applied to the shard; as [`Replay::samples`]. Of a batch, they
+    /// come behind its samples.
+    fn histograms(&self, shard: usize, sequence: u64, histograms: &[LoggedBlob<'_>]);
+
+    /// Start timestamps, in the order in which they were applied to the shard; as [`Replay::samples`]. Of a batch, they
+    /// come behind its histograms.
+    fn starts(&self, shard: usize, sequence: u64, starts: &[LoggedStart]);
+
+    /// Exemplars, in the order in which they were applied to the shard; as [`Replay::samples`]. Of a batch, they come
+    /// last.
+    fn exemplars(&self, shard: usize, sequence: u64, exemplars: &[LoggedBlob<'_>]);
 
     /// Records of `shard` with numbers up to this are known already, and passed over. The log then numbers what it writes
     /// from above that, even if its segments are gone. Must not change during a replay.
@@ -55,6 +68,12 @@ pub struct ReplayReport {
     pub series: u64,
     /// Samples handed over.
     pub samples: u64,
+    /// Native histograms handed over.
+    pub histograms: u64,
+    /// Start timestamps handed over.
+    pub starts: u64,
+    /// Exemplars handed over.
+    pub exemplars: u64,
     /// Bytes of the segments.
     pub bytes: u64,
     /// Damaged places, those of [`crate::OpenReport::damage`] included; the first thousand.
@@ -68,7 +87,7 @@ pub struct ReplayReport {
 enum Pass {
     /// Definitions and floors.
     Series,
-    /// Samples.
+    /// Samples, histograms, starts, exemplars.
     Samples,
 }
 
@@ -82,13 +101,16 @@ struct Share {
     done: u64,
     series: u64,
     sample_count: u64,
+    histogram_count: u64,
+    start_count: u64,
+    exemplar_count: u64,
     times: Option<(i64, i64)>,
     /// Records whose content is not what their type promises.
     bad: Vec<(u64, u64)>,
 }
 
 impl Opened {
-    /// Hands everything in the log to `visitor`: first all definitions and floors, then all samples. At most `threads`
+    /// Hands everything in the log to `visitor`: first all definitions and floors, then all samples and what else is of series. At most `threads`
     /// threads work at once.
     ///
     /// # Errors
@@ -153,9 +175,9 @@ impl Opened {
 /// What the first pass has seen of a segment, for the second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Passed {
-    /// Where the first record of samples begins that the visitor does not know.
+    /// Where the first record of samples or their like begins that the visitor does not know.
     start: Option<u64>,
-    /// Records of samples before that.
+    /// Records of such before that.
     records: u64,
     /// The highest number of a record, if there was no damage.
     last_sequence: Option<u64>,
@@ -278,7 +300,7 @@ impl Run<'_> {
 
     /// Notes in the first pass where the second one has to begin.
     fn look_ahead(&mut self, offset: u64, header: &Header, passed: &mut Passed) {
-        let samples = RecordType::from_code(header.type_code) == Some(RecordType::Samples);
+        let samples = RecordType::from_code(header.type_code).is_some_and(RecordType::is_of_series);
         if self.pass == Pass::Samples || !samples || passed.start.is_some() {
             return;
         }
@@ -294,7 +316,9 @@ impl Run<'_> {
     fn deal(&mut self, offset: u64, header: Header, shares: &mut [Share]) {
         let pass = match RecordType::from_code(header.type_code) {
             Some(RecordType::Series | RecordType::Floor) => Pass::Series,
-            Some(RecordType::Samples) => Pass::Samples,
+            Some(
+                RecordType::Samples | RecordType::Histograms | RecordType::Starts | RecordType::Exemplars,
+            ) => Pass::Samples,
             Some(RecordType::Mark) => return,
             // Intact, so from a program to come, and by the rule of versions not needed to read the rest.
             None => return,
@@ -342,6 +366,9 @@ impl Run<'_> {
             self.report.records += std::mem::take(&mut share.done);
             self.report.series += std::mem::take(&mut share.series);
             self.report.samples += std::mem::take(&mut share.sample_count);
+            self.report.histograms += std::mem::take(&mut share.histogram_count);
+            self.report.starts += std::mem::take(&mut share.start_count);
+            self.report.exemplars += std::mem::take(&mut share.exemplar_count);
         }
     }
 }
@@ -356,8 +383,8 @@ impl Share {
         }
     }
 
-    /// `None` when the content is not what the type promises; what precedes that place has been handed over, except of
-    /// samples, of which nothing has.
+    /// `None` when the content is not what the type promises; what precedes that place has been handed over of
+    /// definitions, and nothing of others.
     fn record(&mut self, payload: &[u8], header: &Header, visitor: &dyn Replay) -> Option<()> {
         let shard = usize::from(header.shard);
         let content = content(header.flags, payload, &mut self.scratch).ok()?;
@@ -376,14 +403,36 @@ impl Share {
             }
             RecordType::Samples => {
                 samples::decode(content, &mut self.samples).ok()?;
-                let times = self.samples.iter().map(|sample| (sample.timestamp, sample.timestamp));
-                let times = times.chain(self.times).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-                self.times = times;
+                let times = self.samples.iter().map(|sample| sample.timestamp);
+                self.times = spanned(self.times, times);
                 self.sample_count += self.samples.len() as u64;
                 visitor.samples(shard, header.seq, &self.samples);
+            }
+            RecordType::Histograms => {
+                let histograms = decode_blobs(content).ok()?;
+                self.times = spanned(self.times, histograms.iter().map(|entry| entry.timestamp));
+                self.histogram_count += histograms.len() as u64;
+                visitor.histograms(shard, header.seq, &histograms);
+            }
+            RecordType::Starts => {
+                let starts = decode_starts(content).ok()?;
+                self.times = spanned(self.times, starts.iter().map(|entry| entry.since));
+                self.start_count += starts.len() as u64;
+                visitor.starts(shard, header.seq, &starts);
+            }
+            RecordType::Exemplars => {
+                let exemplars = decode_blobs(content).ok()?;
+                self.times = spanned(self.times, exemplars.iter().map(|entry| entry.timestamp));
+                self.exemplar_count += exemplars.len() as u64;
+                visitor.exemplars(shard, header.seq, &exemplars);
             }
             RecordType::Mark => {}
         }
         Some(())
     }
+}
+
+/// The span of `known` and `times`.
+fn spanned(known: Option<(i64, i64)>, times: impl Iterator<Item = i64>) -> Option<(i64, i64)> {
+    times.map(|t| (t, t)).chain(known).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }

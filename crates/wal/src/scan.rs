@@ -10,7 +10,7 @@ use chronolith_codec::crc32;
 use chronolith_env::File;
 
 use crate::DamageReason;
-use crate::record::{HEADER_BYTES, Header};
+use crate::record::{HEADER_BYTES, Header, Seal};
 use crate::segment::{HeaderStatus, SEGMENT_HEADER_BYTES, SegmentHeader, marker};
 
 /// Bytes read at once; more if a record is longer.
@@ -47,7 +47,7 @@ pub(crate) struct Scanner<'a> {
     file: &'a dyn File,
     number: u32,
     /// Unknown if the segment's header is damaged; then the first intact record tells.
-    marker: Option<u32>,
+    seal: Option<Seal>,
     /// Where to stop.
     end: u64,
     /// Where `buf` begins in the segment.
@@ -65,10 +65,14 @@ pub(crate) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Reads the records of `file` up to `end`. `header`: the segment's, if it is intact, else `number` is the file's.
     pub(crate) fn new(file: &'a dyn File, number: u32, header: Option<&SegmentHeader>, end: u64) -> Self {
+        let of = |header: &SegmentHeader| {
+            let SegmentHeader { version, number, salt, .. } = *header;
+            Seal { version, number, marker: marker(salt) }
+        };
         Self {
             file,
             number: header.map_or(number, |header| header.number),
-            marker: header.map(|header| marker(header.salt)),
+            seal: header.map(of),
             end,
             base: (SEGMENT_HEADER_BYTES as u64).min(end),
             buf: Vec::new(),
@@ -139,8 +143,8 @@ impl<'a> Scanner<'a> {
         let mut at = 0;
         while let Some(rest) = self.buf.get(at..).filter(|rest| !rest.is_empty()) {
             let offset = self.base + at as u64;
-            let header = Header::decode(self.number, rest)
-                .filter(|(found, _)| self.marker.is_none_or(|m| m == *found));
+            let header = Header::decode(self.number, self.seal.map(|seal| seal.version), rest)
+                .filter(|(found, _)| self.seal.is_none_or(|seal| seal == *found));
             let Some((found, header)) = header else {
                 if rest.len() < HEADER_BYTES && !self.at_end() {
                     break;
@@ -168,7 +172,7 @@ impl<'a> Scanner<'a> {
             if let Some((from, reason)) = self.damage.take() {
                 self.push_damage(items, from, offset, reason, false);
             }
-            self.marker = Some(found);
+            self.seal = Some(found);
             items.push(Item::Record { offset, header });
             at += len;
         }
@@ -178,8 +182,8 @@ impl<'a> Scanner<'a> {
     /// The first index from `from` on at which a header may begin, perhaps one that is not yet wholly read.
     fn next_candidate(&self, from: usize) -> usize {
         let len = self.buf.len();
-        let Some(marker) = self.marker else { return from.min(len) };
-        let marker = marker.to_le_bytes();
+        let Some(seal) = self.seal else { return from.min(len) };
+        let marker = seal.marker.to_le_bytes();
         let rest = self.buf.get(from..).unwrap_or_default();
         match rest.windows(marker.len()).position(|bytes| bytes == marker) {
             Some(at) => from + at,

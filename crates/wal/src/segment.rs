@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 use chronolith_codec::{Reader, crc32, write};
 
-/// Version of the log's format. A directory with another one is refused.
-pub const FORMAT_VERSION: u16 = 1;
+/// Version of the log's format that is written. A directory with a newer one is refused.
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The oldest version that is read.
+pub const FORMAT_VERSION_MIN: u16 = 1;
 
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 40;
@@ -42,6 +45,7 @@ pub struct SegmentInfo {
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    pub(crate) version: u16,
     pub(crate) number: u32,
     pub(crate) continues: bool,
     /// The segment before; 0 for none. Segments between it and this one are failed attempts, void.
@@ -65,7 +69,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.extend_from_slice(MAGIC);
-        write::u16_le(&mut out, FORMAT_VERSION);
+        write::u16_le(&mut out, self.version);
         write::u16_le(&mut out, if self.continues { FLAG_CONTINUES } else { 0 });
         write::u32_le(&mut out, self.number);
         write::u32_le(&mut out, self.previous);
@@ -93,6 +97,7 @@ impl SegmentHeader {
         let version = reader.u16_le("version").ok()?;
         let flags = reader.u16_le("flags").ok()?;
         let header = Self {
+            version,
             number: reader.u32_le("number").ok()?,
             continues: flags & FLAG_CONTINUES != 0,
             previous: reader.u32_le("previous number").ok()?,
@@ -102,7 +107,7 @@ impl SegmentHeader {
         if &magic != MAGIC || reader.u32_le("checksum").ok()? != crc32(covered) {
             return None;
         }
-        Some(if version == FORMAT_VERSION {
+        Some(if (FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
             HeaderStatus::Valid(header)
         } else {
             HeaderStatus::Foreign(version)

@@ -2,6 +2,7 @@
 
 use chronolith_codec::write;
 
+use crate::entries::{BLOB_BYTES_MAX, EntryColumn};
 use crate::samples::{BlockEnd, SampleColumns};
 
 /// Series definitions are split into records of about this many bytes.
@@ -44,6 +45,9 @@ pub struct ShardLog {
     pub(crate) definition_ends: Vec<DefinitionsEnd>,
     open_definitions: u32,
     pub(crate) columns: SampleColumns,
+    pub(crate) histograms: EntryColumn,
+    pub(crate) starts: EntryColumn,
+    pub(crate) exemplars: EntryColumn,
 }
 
 /// Where a record of definitions ends.
@@ -65,10 +69,13 @@ impl ShardLog {
             definition_ends: Vec::new(),
             open_definitions: 0,
             columns: SampleColumns::default(),
+            histograms: EntryColumn::default(),
+            starts: EntryColumn::default(),
+            exemplars: EntryColumn::default(),
         }
     }
 
-    /// Logs what series `series` is. Must precede its first sample in each [`ShardLog::epoch`]. `labels` in canonical
+    /// Logs what series `series` is. Must precede whatever else is logged of it in each [`ShardLog::epoch`]. `labels` in canonical
     /// order.
     pub fn define<'a>(
         &mut self,
@@ -94,6 +101,32 @@ impl ShardLog {
     #[inline]
     pub fn sample(&mut self, series: u32, t: i64, value: f64) {
         self.columns.push(series, t, value.to_bits());
+    }
+
+    /// Logs one native histogram; `t` in milliseconds, `blob` at most [`crate::BLOB_BYTES_MAX`] bytes that say what it is.
+    /// A replay hands over the histograms of a batch behind its samples.
+    ///
+    /// # Panics
+    /// When `blob` is longer than that: it could not be read again.
+    pub fn histogram(&mut self, series: u32, t: i64, blob: &[u8]) {
+        check(blob);
+        self.histograms.blob(series, t, blob);
+    }
+
+    /// Logs that samples of a series from `since` on began to be counted at `start`; both in milliseconds. A replay hands
+    /// over the starts of a batch behind its histograms.
+    pub fn start(&mut self, series: u32, since: i64, start: i64) {
+        self.starts.start(series, since, start);
+    }
+
+    /// Logs one exemplar; `t` in milliseconds, `blob` at most [`crate::BLOB_BYTES_MAX`] bytes that say what it is. A replay
+    /// hands over the exemplars of a batch behind all else.
+    ///
+    /// # Panics
+    /// When `blob` is longer than that: it could not be read again.
+    pub fn exemplar(&mut self, series: u32, t: i64, blob: &[u8]) {
+        check(blob);
+        self.exemplars.blob(series, t, blob);
     }
 
     /// The batch whose durability covers everything applied to the shard so far: the coming one if something is
@@ -132,20 +165,32 @@ impl ShardLog {
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.definitions.is_empty() && self.columns.is_empty()
+        self.definitions.is_empty()
+            && self.columns.is_empty()
+            && self.histograms.is_empty()
+            && self.starts.is_empty()
+            && self.exemplars.is_empty()
     }
 
     /// How many bytes are pending. The owner of the shards bounds their sum by refusing appends until the committer has
     /// caught up.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.definitions.len() + self.columns.bytes()
+        self.definitions.len()
+            + self.columns.bytes()
+            + self.histograms.bytes()
+            + self.starts.bytes()
+            + self.exemplars.bytes()
     }
 
     /// How many bytes the buffers take, used or not.
     #[must_use]
     pub const fn allocated_bytes(&self) -> usize {
-        self.definitions.capacity() + self.columns.capacity()
+        self.definitions.capacity()
+            + self.columns.capacity()
+            + self.histograms.capacity()
+            + self.starts.capacity()
+            + self.exemplars.capacity()
     }
 
     /// Swaps what is pending into `into`, which is overwritten, and begins the next batch. For [`LogSource::take`].
@@ -162,6 +207,9 @@ impl ShardLog {
     pub(crate) fn close(&mut self) {
         self.close_definitions();
         self.columns.close();
+        for entries in [&mut self.histograms, &mut self.starts, &mut self.exemplars] {
+            entries.close();
+        }
     }
 
     /// Where the records of samples end.
@@ -190,7 +238,14 @@ impl ShardLog {
         self.definition_ends.clear();
         self.open_definitions = 0;
         self.columns.clear(SPARE_BYTES_MAX);
+        for entries in [&mut self.histograms, &mut self.starts, &mut self.exemplars] {
+            entries.clear(SPARE_BYTES_MAX);
+        }
     }
+}
+
+fn check(blob: &[u8]) {
+    assert!(blob.len() <= BLOB_BYTES_MAX, "{} bytes of an entry, {BLOB_BYTES_MAX} allowed", blob.len());
 }
 
 impl Default for ShardLog {

@@ -17,6 +17,8 @@ pub struct WalStats {
     pub(crate) records: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) samples: AtomicU64,
+    pub(crate) histograms: AtomicU64,
+    pub(crate) exemplars: AtomicU64,
     pub(crate) series: AtomicU64,
     pub(crate) corruptions: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -39,8 +41,12 @@ pub struct StatsSnapshot {
     pub records: u64,
     /// Batches made durable (under [`crate::SyncPolicy::Interval`]: written).
     pub batches: u64,
-    /// Samples written.
+    /// Samples written, histograms not included.
     pub samples: u64,
+    /// Native histograms written.
+    pub histograms: u64,
+    /// Exemplars written.
+    pub exemplars: u64,
     /// Series definitions written, each once.
     pub series: u64,
     /// Damaged places found.
@@ -71,6 +77,8 @@ impl WalStats {
             records: get(&self.records),
             batches: get(&self.batches),
             samples: get(&self.samples),
+            histograms: get(&self.histograms),
+            exemplars: get(&self.exemplars),
             series: get(&self.series),
             corruptions: get(&self.corruptions),
             failures: get(&self.failures),

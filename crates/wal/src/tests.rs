@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::entries::{self, BLOB_BYTES_MAX, EntryColumn, LoggedBlob, LoggedStart, RECORD_ENTRIES_MAX};
 use crate::record::{FLAG_ZSTD, content, decode_floor, encode_floor};
 use crate::samples::{LoggedSample, SampleColumns};
 use crate::{samples, segment, series};
@@ -59,7 +60,96 @@ fn payloads_that_unpack_to_more_or_less_than_they_say_are_refused() {
     }
 }
 
+/// The payloads of all records.
+fn payloads(column: &mut EntryColumn) -> Vec<Vec<u8>> {
+    column.close();
+    let starts = [0].into_iter().chain(column.ends().iter().map(|end| end.off));
+    let payload = |(from, end)| {
+        let mut out = Vec::new();
+        column.payload(from, end, &mut out);
+        out
+    };
+    starts.zip(column.ends()).map(payload).collect()
+}
+
+#[test]
+fn entries_come_in_records_of_bounded_number_and_size() {
+    let mut column = EntryColumn::default();
+    for i in 0..RECORD_ENTRIES_MAX as u32 + 1 {
+        column.start(i, 0, 0);
+    }
+    let counts = |column: &mut EntryColumn| {
+        column.close();
+        column.ends().iter().map(|end| end.count).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&mut column), [RECORD_ENTRIES_MAX, 1]);
+    let last = entries::decode_starts(&payloads(&mut column)[1]).unwrap();
+    let want = LoggedStart { series: RECORD_ENTRIES_MAX as u32, since: 0, start: 0 };
+    assert_eq!(last, [want], "each record stands for itself");
+    column.clear(0);
+    assert!(column.is_empty() && payloads(&mut column).is_empty());
+    let long = vec![7; BLOB_BYTES_MAX];
+    for bytes in [&long[..10], &long, &long, &[]] {
+        column.blob(1, 5, bytes);
+    }
+    assert_eq!(counts(&mut column), [2, 1, 1], "a record with a mebibyte is full");
+    for payload in payloads(&mut column) {
+        assert!(entries::decode_blobs(&payload).is_ok());
+    }
+}
+
+#[test]
+fn entries_beyond_a_limit_are_refused() {
+    let payload = |entry: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = vec![1];
+        entry(&mut out);
+        out
+    };
+    for step in [-1, i64::from(u32::MAX) + 1, i64::MIN, i64::MAX] {
+        let bytes = payload(&|out| {
+            chronolith_codec::write::varint(out, step);
+            out.extend([0, 0]);
+        });
+        let refused = entries::decode_starts(&bytes).unwrap_err();
+        assert!(refused.to_string().contains("series ref"), "{refused}");
+    }
+    let blob = |len: usize| {
+        let bytes = payload(&|out| {
+            out.extend([0, 0]);
+            chronolith_codec::write::prefixed(out, &vec![0; len]);
+        });
+        entries::decode_blobs(&bytes).is_ok()
+    };
+    assert!(blob(BLOB_BYTES_MAX) && !blob(BLOB_BYTES_MAX + 1));
+    // More entries than the bytes can hold: nothing is allocated for them.
+    assert!(entries::decode_starts(&[0x80, 0x80, 0x04, 0, 0, 0]).is_err());
+}
+
 proptest! {
+    #[test]
+    fn entries_round_trip(
+        rows in proptest::collection::vec(
+            (any::<u32>(), any::<i64>(), any::<i64>(), proptest::collection::vec(any::<u8>(), 0..20)), 1..50)) {
+        let (mut blobs, mut starts) = (EntryColumn::default(), EntryColumn::default());
+        for (series, t, start, bytes) in &rows {
+            blobs.blob(*series, *t, bytes);
+            starts.start(*series, *t, *start);
+        }
+        let (blobs, starts) = (payloads(&mut blobs).remove(0), payloads(&mut starts).remove(0));
+        let want: Vec<_> =
+            rows.iter().map(|(series, timestamp, _, bytes)| LoggedBlob { series: *series, timestamp: *timestamp, bytes }).collect();
+        prop_assert_eq!(entries::decode_blobs(&blobs).unwrap(), want);
+        let want: Vec<_> =
+            rows.iter().map(|(series, since, start, _)| LoggedStart { series: *series, since: *since, start: *start }).collect();
+        prop_assert_eq!(entries::decode_starts(&starts).unwrap(), want);
+        for len in 0..blobs.len() {
+            prop_assert!(entries::decode_blobs(&blobs[..len]).is_err());
+        }
+        for len in 0..starts.len() {
+            prop_assert!(entries::decode_starts(&starts[..len]).is_err());
+        }
+    }
+
     #[test]
     fn samples_round_trip(rows in proptest::collection::vec((any::<u32>(), any::<i64>(), any::<u64>()), 1..50)) {
         let payload = encode(&rows);
@@ -86,6 +176,8 @@ proptest! {
         prop_assert!(out.capacity() <= 4 * bytes.len().max(4));
         let _ = series::decode(&bytes, |definition| assert!(definition.labels.clone().count() <= bytes.len()));
         let _ = decode_floor(&bytes);
+        prop_assert!(entries::decode_blobs(&bytes).map_or(0, |entries| entries.capacity()) <= bytes.len());
+        prop_assert!(entries::decode_starts(&bytes).map_or(0, |entries| entries.capacity()) <= bytes.len());
         let _ = content(FLAG_ZSTD, &bytes, &mut Vec::new());
     }
 }

@@ -166,6 +166,9 @@ impl Wal {
         while segments.get(count).is_some_and(|next| next.continues) && count > 0 {
             count -= 1;
         }
+        if let Some(kept) = segments.get(count).filter(|_| count > 0) {
+            self.remove_void(&segments, kept.number)?;
+        }
         for dropped in 0..count {
             let Some(info) = segments.first().copied() else { return Ok(dropped) };
             let fs = &self.shared.env.fs;
@@ -185,6 +188,22 @@ impl Wal {
             segments.remove(0);
         }
         Ok(count)
+    }
+
+    /// Removes what failed attempts at a segment before `number` have left and could not remove then: it is known to be
+    /// void as long as the segment before and the one behind it are there.
+    fn remove_void(&self, segments: &[SegmentInfo], number: u32) -> Result<()> {
+        let (fs, dir) = (&self.shared.env.fs, &self.shared.dir);
+        let numbers = fs.list(dir)?.into_iter().filter_map(|name| segment::number(&name));
+        let is_void = |other: &u32| *other < number && segments.iter().all(|info| info.number != *other);
+        let void: Vec<u32> = numbers.filter(is_void).collect();
+        for number in &void {
+            fs.remove_file(&segment::path(dir, *number))?;
+        }
+        if !void.is_empty() {
+            fs.sync_dir(dir)?;
+        }
+        Ok(())
     }
 
     /// What the log counts about itself.

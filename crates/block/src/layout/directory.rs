@@ -6,9 +6,12 @@ use chronolith_model::{TenantId, TimeRange};
 
 use super::footer::impossible;
 use super::{HEADER_BYTES, UNIT_BYTES_MAX};
+use crate::Ulid;
 use crate::error::ContentError;
-use crate::meta::{BlockMeta, BlockRange, BlockSpec, PARTS_HARD_MAX, SERIES_MAX, SOURCES_MAX};
-use crate::{FORMAT_VERSION, Ulid};
+use crate::meta::{
+    BlockMeta, BlockRange, BlockSpec, PARTS_HARD_MAX, SERIES_MAX, SOURCES_MAX, VERSION_WITH_STARTS,
+};
+use crate::starts::PAGE_STEPS_MAX;
 
 /// Bytes that are read and verified as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +83,21 @@ pub(crate) struct ExemplarPage {
     pub(crate) exemplars: u32,
 }
 
+/// A page of start timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StartPageEntry {
+    pub(crate) unit: UnitRef,
+    /// Ids of the first and the last series.
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) steps: u32,
+}
+
 /// The content of a hotcache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Directory {
+    /// Of the block format.
+    pub(crate) version: u8,
     pub(crate) meta: BlockMeta,
     pub(crate) dictionaries: IndexSpan,
     pub(crate) postings: IndexSpan,
@@ -92,6 +107,7 @@ pub(crate) struct Directory {
     /// Sorted by their first timestamp, then by priority.
     pub(crate) parts: Vec<PartEntry>,
     pub(crate) exemplars: Vec<ExemplarPage>,
+    pub(crate) starts: Vec<StartPageEntry>,
     /// Pages of metric metadata.
     pub(crate) metadata: Vec<UnitRef>,
 }
@@ -111,7 +127,7 @@ impl PartEntry {
 
 impl Directory {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORMAT_VERSION);
+        out.push(self.version);
         encode_meta(&self.meta, out);
         for span in [&self.dictionaries, &self.postings, &self.forward] {
             write::uvarint(out, span.off);
@@ -129,6 +145,15 @@ impl Directory {
             write::uvarint(out, (page.last - page.first).into());
             write::uvarint(out, page.exemplars.into());
         }
+        if self.version >= VERSION_WITH_STARTS {
+            write::uvarint(out, self.starts.len() as u64);
+            for page in &self.starts {
+                page.unit.encode(out);
+                write::uvarint(out, page.first.into());
+                write::uvarint(out, (page.last - page.first).into());
+                write::uvarint(out, page.steps.into());
+            }
+        }
         write::uvarint(out, self.metadata.len() as u64);
         for unit in &self.metadata {
             unit.encode(out);
@@ -136,12 +161,12 @@ impl Directory {
         write::prefixed(out, &self.index);
     }
 
-    /// Reads the hotcache of a file whose units end at `end`.
-    pub(crate) fn decode(bytes: &[u8], end: u64) -> Result<Self, DirectoryError> {
+    /// Reads the hotcache of a file of `version` whose units end at `end`.
+    pub(crate) fn decode(bytes: &[u8], version: u8, end: u64) -> Result<Self, ContentError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.u8("version")?;
-        if version != FORMAT_VERSION {
-            return Err(DirectoryError::Version(version));
+        let got = reader.u8("version")?;
+        if got != version {
+            return Err(impossible("version", version.into(), got.into()));
         }
         let meta = decode_meta(&mut reader)?;
         let series = meta.series;
@@ -158,23 +183,28 @@ impl Directory {
         let parts = reader.count(PARTS_HARD_MAX, "number of parts")?;
         let parts = (0..parts).map(|_| PartEntry::decode(&mut reader, series, end));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let pages = reader.count(reader.rest().len(), "number of exemplar pages")?;
-        let mut exemplars = Vec::new();
-        for _ in 0..pages {
-            let unit = UnitRef::decode(&mut reader, end)?;
-            let (first, last) = decode_ids(&mut reader, series)?;
-            let count = reader.count(u32::MAX as usize, "number of exemplars")?;
-            exemplars.push(ExemplarPage { unit, first, last, exemplars: count as u32 });
-        }
-        if !exemplars.is_sorted_by(|a, b| a.last <= b.first) {
-            return Err(impossible("order of exemplar pages", 0, 1).into());
+        let exemplars = decode_exemplars(&mut reader, series, end)?;
+        let mut starts = Vec::new();
+        if version >= VERSION_WITH_STARTS {
+            starts = decode_starts(&mut reader, series, end)?;
         }
         let pages = reader.count(reader.rest().len(), "number of metadata pages")?;
         let metadata = (0..pages).map(|_| UnitRef::decode(&mut reader, end));
         let metadata = metadata.collect::<Result<Vec<_>, _>>()?;
         let index = reader.prefixed(reader.rest().len(), "directory of the index")?.to_vec();
         reader.finish()?;
-        let directory = Self { meta, dictionaries, postings, forward, index, parts, exemplars, metadata };
+        let directory = Self {
+            version,
+            meta,
+            dictionaries,
+            postings,
+            forward,
+            index,
+            parts,
+            exemplars,
+            starts,
+            metadata,
+        };
         directory.check()?;
         Ok(directory)
     }
@@ -189,6 +219,7 @@ impl Directory {
         self.index.capacity()
             + self.parts.iter().map(of_part).sum::<usize>()
             + self.exemplars.capacity() * size_of::<ExemplarPage>()
+            + self.starts.capacity() * size_of::<StartPageEntry>()
             + self.metadata.capacity() * size_of::<UnitRef>()
     }
 
@@ -227,19 +258,6 @@ impl Directory {
     }
 }
 
-/// Why a hotcache cannot be read.
-#[derive(Debug)]
-pub(crate) enum DirectoryError {
-    Content(ContentError),
-    Version(u8),
-}
-
-impl<E: Into<ContentError>> From<E> for DirectoryError {
-    fn from(error: E) -> Self {
-        Self::Content(error.into())
-    }
-}
-
 impl UnitRef {
     fn encode(self, out: &mut Vec<u8>) {
         write::uvarint(out, self.off);
@@ -261,6 +279,42 @@ fn check_place(off: u64, len: u64, end: u64) -> Result<(), ContentError> {
         Some(unit_end) if off >= HEADER_BYTES && unit_end <= end => Ok(()),
         unit_end => Err(impossible("end of a unit", end, unit_end.unwrap_or(u64::MAX))),
     }
+}
+
+fn decode_exemplars(
+    reader: &mut Reader<'_>,
+    series: u32,
+    end: u64,
+) -> Result<Vec<ExemplarPage>, ContentError> {
+    let mut pages = Vec::new();
+    for _ in 0..reader.count(reader.rest().len(), "number of exemplar pages")? {
+        let unit = UnitRef::decode(reader, end)?;
+        let (first, last) = decode_ids(reader, series)?;
+        let count = reader.count(u32::MAX as usize, "number of exemplars")?;
+        pages.push(ExemplarPage { unit, first, last, exemplars: count as u32 });
+    }
+    if !pages.is_sorted_by(|a, b| a.last <= b.first) {
+        return Err(impossible("order of exemplar pages", 0, 1));
+    }
+    Ok(pages)
+}
+
+fn decode_starts(
+    reader: &mut Reader<'_>,
+    series: u32,
+    end: u64,
+) -> Result<Vec<StartPageEntry>, ContentError> {
+    let mut pages = Vec::new();
+    for _ in 0..reader.count(reader.rest().len(), "number of pages of start timestamps")? {
+        let unit = UnitRef::decode(reader, end)?;
+        let (first, last) = decode_ids(reader, series)?;
+        let steps = reader.count(PAGE_STEPS_MAX, "number of steps")? as u32;
+        pages.push(StartPageEntry { unit, first, last, steps });
+    }
+    if !pages.is_sorted_by(|a, b| a.last <= b.first) {
+        return Err(impossible("order of pages of start timestamps", 0, 1));
+    }
+    Ok(pages)
 }
 
 fn decode_ids(reader: &mut Reader<'_>, series: u32) -> Result<(u32, u32), ContentError> {

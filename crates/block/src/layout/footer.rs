@@ -2,8 +2,7 @@
 
 use chronolith_codec::{Reader, crc32, write};
 
-use super::{HEADER_BYTES, HOTCACHE_BYTES_MAX, MAGIC};
-use crate::FORMAT_VERSION;
+use super::{HEADER_BYTES, HOTCACHE_BYTES_MAX, MAGIC, is_known};
 use crate::error::ContentError;
 
 /// Length of the footer.
@@ -19,6 +18,7 @@ pub(crate) struct Footer {
     pub(crate) hotcache_len: u32,
     pub(crate) hotcache_crc: u32,
     pub(crate) file_len: u64,
+    pub(crate) version: u8,
 }
 
 /// Why the last bytes of a file are not a footer.
@@ -48,7 +48,7 @@ impl Footer {
         write::u32_le(out, self.hotcache_len);
         write::u32_le(out, self.hotcache_crc);
         write::u64_le(out, self.file_len);
-        out.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&[self.version, 0, 0, 0, 0, 0, 0, 0]);
         let crc = crc32(out.get(start..).unwrap_or_default());
         write::u32_le(out, crc);
         out.extend_from_slice(&MAGIC);
@@ -74,10 +74,10 @@ impl Footer {
             hotcache_len: fields.u32_le("length of the hotcache")?,
             hotcache_crc: fields.u32_le("checksum of the hotcache")?,
             file_len: fields.u64_le("length of the file")?,
+            version: fields.u8("version")?,
         };
-        let version = fields.u8("version")?;
-        if version != FORMAT_VERSION {
-            return Err(FooterError::Version(version));
+        if !is_known(footer.version) {
+            return Err(FooterError::Version(footer.version));
         }
         let zeros = fields.array::<7>("zeros")?;
         if zeros != [0; 7] {

@@ -10,7 +10,7 @@ use super::{Input, Run};
 use crate::error::{Result, Section};
 use crate::layout::directory::{FrameEntry, FrameKind, PartEntry};
 use crate::reader::cursor::Cursor;
-use crate::reader::samples::{Merge, add_run};
+use crate::reader::samples::{Merge, OfCursor, add_run};
 use crate::reader::source::Source;
 use crate::slot_table::SlotTable;
 use crate::writer::part::CopiedFrame;
@@ -80,7 +80,9 @@ impl<'a> Run<'a> {
             }
             samples.clear();
             let deleted = |cursor: usize| deleted.get(cursor).map(Vec::as_slice).unwrap_or_default();
-            merge.read(&mut cursors, &mut runs, deleted, &mut samples)?;
+            // Starts are written behind all parts.
+            let of = |cursor: usize| OfCursor { deleted: deleted(cursor), starts: &[] };
+            merge.read(&mut cursors, &mut runs, of, &mut samples)?;
             self.writer.push_floats(id, &samples.timestamps, &samples.values)?;
             self.writer.push_histograms(id, &samples.histogram_timestamps, &samples.histograms)?;
         }
@@ -90,7 +92,7 @@ impl<'a> Run<'a> {
         self.writer.end_part()
     }
 
-    fn source(&self, source: SourcePart) -> Option<(usize, &'a Block, &'a PartEntry)> {
+    pub(super) fn source(&self, source: SourcePart) -> Option<(usize, &'a Block, &'a PartEntry)> {
         let block: &'a Block = self.inputs.get(source.input)?.block;
         Some((source.input, block, block.directory().parts.get(source.part)?))
     }

@@ -3,6 +3,7 @@
 use chronolith_model::TimeRange;
 
 use super::samples::{Run, SeriesReader, SeriesSamples, find_runs};
+use super::starts::note;
 use crate::error::{Error, Result};
 use crate::layout::directory::FrameKind;
 
@@ -28,6 +29,8 @@ impl SeriesReader<'_> {
         }
         let mut wanted = Vec::new();
         let mut runs = Vec::new();
+        // Series whose starts are to be noted when they are read, and how long they were before.
+        let mut started = Vec::new();
         for (series, (&id, into)) in ids.iter().zip(into.iter_mut()).enumerate() {
             runs.clear();
             find_runs(&mut self.cursors, id, range, &mut runs)?;
@@ -37,6 +40,9 @@ impl SeriesReader<'_> {
                 && !self.deletions.touched.contains(id);
             if plain {
                 wanted.extend(runs.iter().map(|run| Wanted { run: *run, series }));
+                if !runs.is_empty() && (!into.starts.is_empty() || !self.starts.find(id)?.is_empty()) {
+                    started.push((series, id, into.ends()));
+                }
             } else {
                 self.read(id, range, into)?;
             }
@@ -45,7 +51,13 @@ impl SeriesReader<'_> {
             .sort_unstable_by_key(|wanted| (wanted.run.cursor, wanted.run.slot.frame, wanted.run.slot.slot));
         let same =
             |a: &Wanted, b: &Wanted| (a.run.cursor, a.run.slot.frame) == (b.run.cursor, b.run.slot.frame);
-        wanted.chunk_by(same).try_for_each(|of_frame| self.read_frame(of_frame, into))
+        wanted.chunk_by(same).try_for_each(|of_frame| self.read_frame(of_frame, into))?;
+        for (series, id, before) in started {
+            if let Some(into) = into.get_mut(series) {
+                note(self.starts.find(id)?, before, into);
+            }
+        }
+        Ok(())
     }
 
     /// Appends the runs of one frame.

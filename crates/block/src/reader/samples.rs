@@ -1,10 +1,11 @@
 //! The samples of a series out of all parts of a block.
 
 use chronolith_chunk::dense::Statistics;
-use chronolith_model::{Histogram, TimeRange, Timestamp};
+use chronolith_model::{Histogram, StartTimestamp, TimeRange, Timestamp};
 
 use super::Block;
 use super::cursor::{Cursor, Slot};
+use super::starts::{StartCursor, note};
 use crate::error::Result;
 use crate::layout::directory::FrameKind;
 use crate::tombstones::{Deletions, is_deleted};
@@ -20,6 +21,9 @@ pub struct SeriesSamples {
     pub histogram_timestamps: Vec<Timestamp>,
     /// One per timestamp of a histogram.
     pub histograms: Vec<Histogram>,
+    /// Since when the counter has been counting, where that is known: steps that ascend, each since the first sample
+    /// that has it. Samples before the first step have none.
+    pub starts: Vec<StartTimestamp>,
 }
 
 impl SeriesSamples {
@@ -41,6 +45,12 @@ impl SeriesSamples {
         self.values.clear();
         self.histogram_timestamps.clear();
         self.histograms.clear();
+        self.starts.clear();
+    }
+
+    /// The places behind the last float and the last histogram.
+    pub(crate) fn ends(&self) -> (usize, usize) {
+        (self.timestamps.len(), self.histogram_timestamps.len())
     }
 }
 
@@ -62,6 +72,7 @@ pub struct SeriesReader<'a> {
     pub(super) cursors: Vec<Cursor<'a>>,
     pub(super) deletions: std::sync::Arc<Deletions>,
     block: &'a Block,
+    pub(super) starts: StartCursor<'a>,
     pub(super) merge: Merge,
     deleted: Vec<TimeRange>,
 }
@@ -78,6 +89,15 @@ pub(crate) struct Run {
     pub(crate) range: TimeRange,
 }
 
+/// What holds for all samples of a series that come out of one cursor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OfCursor<'a> {
+    /// What is deleted, ascending and apart.
+    pub(crate) deleted: &'a [TimeRange],
+    /// Since when it has been counted.
+    pub(crate) starts: &'a [StartTimestamp],
+}
+
 /// Turns runs into samples, with buffers that it reuses.
 #[derive(Debug, Default)]
 pub(crate) struct Merge {
@@ -92,6 +112,7 @@ impl<'a> SeriesReader<'a> {
             cursors: parts.iter().map(|part| Cursor::new(block.source(), part)).collect(),
             deletions: block.deletions(),
             block,
+            starts: StartCursor::new(block),
             merge: Merge::default(),
             deleted: Vec::new(),
         }
@@ -109,8 +130,8 @@ impl<'a> SeriesReader<'a> {
         let found = find_runs(&mut self.cursors, id, range, &mut runs);
         let read = found.and_then(|()| {
             self.deletions.ranges(id, &mut self.deleted);
-            let deleted = self.deleted.as_slice();
-            self.merge.read(&mut self.cursors, &mut runs, |_| deleted, into)
+            let of_all = OfCursor { deleted: &self.deleted, starts: self.starts.find(id)? };
+            self.merge.read(&mut self.cursors, &mut runs, |_| of_all, into)
         });
         self.merge.runs = runs;
         read
@@ -181,27 +202,28 @@ pub(crate) fn add_run(
 }
 
 impl Merge {
-    /// Appends the samples of `runs`, which are all of one series, but those in the ranges that `deleted` says are
-    /// deleted for a cursor. The order of cursors decides between parts of equal priority.
+    /// Appends the samples of `runs`, which are all of one series, but those that `of` says are deleted for a cursor.
+    /// The order of cursors decides between parts of equal priority.
     pub(crate) fn read<'d>(
         &mut self,
         cursors: &mut [Cursor<'_>],
         runs: &mut [Run],
-        deleted: impl Fn(usize) -> &'d [TimeRange],
+        of: impl Fn(usize) -> OfCursor<'d>,
         into: &mut SeriesSamples,
     ) -> Result<()> {
         runs.sort_by_key(|run| run.range.min);
         if !runs.is_sorted_by(|a, b| a.range.max < b.range.min) {
-            return merge_runs(cursors, runs, deleted, into);
+            return merge_runs(cursors, runs, of, into);
         }
         for run in runs.iter() {
-            let before = (into.timestamps.len(), into.histogram_timestamps.len());
+            let before = into.ends();
             self.append(cursors, run, into)?;
-            let deleted = deleted(run.cursor);
+            let OfCursor { deleted, starts } = of(run.cursor);
             if !deleted.is_empty() {
                 remove(&mut into.timestamps, &mut into.values, before.0, deleted);
                 remove(&mut into.histogram_timestamps, &mut into.histograms, before.1, deleted);
             }
+            note(starts, before, into);
         }
         Ok(())
     }
@@ -233,7 +255,7 @@ impl Merge {
 fn merge_runs<'d>(
     cursors: &mut [Cursor<'_>],
     runs: &mut [Run],
-    deleted: impl Fn(usize) -> &'d [TimeRange],
+    of: impl Fn(usize) -> OfCursor<'d>,
     into: &mut SeriesSamples,
 ) -> Result<()> {
     let priority = |run: &Run| cursors.get(run.cursor).map(|cursor| cursor.part().priority);
@@ -244,7 +266,7 @@ fn merge_runs<'d>(
     for (number, run) in runs.iter().enumerate() {
         let Some(cursor) = cursors.get_mut(run.cursor) else { continue };
         let timestamps = cursor.timestamps(run.slot.column)?.get(run.from..run.to).unwrap_or_default();
-        picks = merge_picks(&picks, timestamps, number as u32, deleted(run.cursor));
+        picks = merge_picks(&picks, timestamps, number as u32, of(run.cursor).deleted);
         let (mut run_values, mut run_histograms) = (Vec::new(), Vec::new());
         match run.slot.kind {
             FrameKind::Float => cursor.floats(run.slot, &mut run_values)?,
@@ -253,9 +275,11 @@ fn merge_runs<'d>(
         values.push(run_values);
         histograms.push(run_histograms.into_iter().map(Some).collect::<Vec<_>>());
     }
+    let starts: Vec<_> = runs.iter().map(|run| of(run.cursor).starts).collect();
     for (timestamp, number, place) in picks {
         let (number, place) = (number as usize, place as usize);
-        let Some(run) = runs.get(number) else { continue };
+        let Some((run, starts)) = runs.get(number).zip(starts.get(number)) else { continue };
+        StartTimestamp::push(&mut into.starts, timestamp, StartTimestamp::at(starts, timestamp));
         match run.slot.kind {
             FrameKind::Float => {
                 into.timestamps.push(timestamp);

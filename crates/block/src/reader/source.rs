@@ -13,10 +13,11 @@ use chronolith_index::{DiskIndexError, IndexSection, SectionRead};
 use crate::cache::{BlockCache, Key, Piece};
 use crate::error::{ContentError, Error, Result, Section};
 
-use crate::layout::directory::{FrameEntry, IndexSpan, PartEntry, TimestampPage, UnitRef};
+use crate::layout::directory::{FrameEntry, IndexSpan, PartEntry, StartPageEntry, TimestampPage, UnitRef};
 use crate::layout::footer::impossible;
 use crate::layout::page;
 use crate::slot_table::SlotTable;
+use crate::starts::StartPage;
 use crate::writer::PAGE_SAMPLES;
 
 /// The longest read of the index that is kept in the cache.
@@ -163,6 +164,22 @@ impl Source {
         let frame = Arc::new(frame);
         self.keep(unit, Piece::Histograms(Arc::clone(&frame)));
         Ok(frame)
+    }
+
+    /// A page of start timestamps.
+    pub(crate) fn start_page(&self, entry: &StartPageEntry) -> Result<Arc<StartPage>> {
+        if let Some(Piece::Starts(page)) = self.cached(entry.unit) {
+            return Ok(page);
+        }
+        let (section, off) = (Section::Starts, entry.unit.off);
+        let page = self.page(section, entry.unit, StartPage::decode)?;
+        self.equal(section, off, "number of steps", (entry.steps.into(), page.len() as u64))?;
+        let (first, last) = page.ends().unwrap_or((u32::MAX, u32::MAX));
+        self.equal(section, off, "first series", (entry.first.into(), first.into()))?;
+        self.equal(section, off, "last series", (entry.last.into(), last.into()))?;
+        let page = Arc::new(page);
+        self.keep(entry.unit, Piece::Starts(Arc::clone(&page)));
+        Ok(page)
     }
 
     /// The statistics of the slots of a frame of floats.

@@ -1,5 +1,6 @@
 //! Damage is found where it is, and nothing panics.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use chronolith_block::{Block, BlockCache, BlockRange, Error, Section, SeriesSamples, inspect, verify};
@@ -38,6 +39,7 @@ fn every_flipped_byte_is_found() {
     let (path, _) = sample_block(&disk, 1);
     let whole = disk.disk.read(&path).unwrap();
     read_all(&disk, &path).unwrap();
+    let mut sections = BTreeSet::new();
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (at % 8);
@@ -45,6 +47,7 @@ fn every_flipped_byte_is_found() {
         let read = read_all(&disk, &path);
         if let Err(error) = &read {
             assert!(is_placed(error, &path), "byte {at}: {error}");
+            sections.extend(error.place().map(|(section, _)| section));
         }
         // Reading may not touch the byte; verification does.
         match Block::open(&disk.fs, &path, &BlockCache::new(0)) {
@@ -56,6 +59,63 @@ fn every_flipped_byte_is_found() {
             }
         }
     }
+    for section in [Section::Timestamps, Section::Exemplars, Section::Starts, Section::Metadata] {
+        assert!(sections.contains(&section), "{section} is read");
+    }
+}
+
+#[test]
+fn start_timestamps_behind_right_checksums_may_be_anything() {
+    use chronolith_env::Rng as _;
+    let disk = Disk::new();
+    let (path, model) = sample_block(&disk, 1);
+    let whole = disk.disk.read(&path).unwrap();
+    let footer = whole.len() - 40;
+    let word = |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().unwrap()) as usize;
+    let hotcache = word(footer)..footer;
+    // Where the page is, errors tell.
+    let is_page = |at: &usize| {
+        let mut bytes = whole.clone();
+        bytes[*at] ^= 1;
+        disk.disk.put(&path, bytes);
+        let error = read_all(&disk, &path).err();
+        error.and_then(|error| error.place()).is_some_and(|(section, _)| section == Section::Starts)
+    };
+    let page: Vec<usize> = (8..hotcache.start).filter(is_page).collect();
+    let page = page[0]..page[page.len() - 1] + 1;
+    let crc = chronolith_codec::crc32(&whole[page.clone()]).to_le_bytes();
+    let crc = hotcache.start + whole[hotcache.clone()].windows(4).position(|w| w == crc).unwrap();
+    let rng = SimRng::new(9);
+    let (mut refused, mut read) = (0, 0);
+    for _ in 0..2000 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + rng.next_u64() % 3 {
+            bytes[page.start + rng.next_u64() as usize % page.len()] = rng.next_u64() as u8;
+        }
+        let sum = chronolith_codec::crc32(&bytes[page.clone()]);
+        bytes[crc..crc + 4].copy_from_slice(&sum.to_le_bytes());
+        let sum = chronolith_codec::crc32(&bytes[hotcache.clone()]);
+        bytes[footer + 12..footer + 16].copy_from_slice(&sum.to_le_bytes());
+        let sum = chronolith_codec::crc32(&bytes[footer..footer + 32]);
+        bytes[footer + 32..footer + 36].copy_from_slice(&sum.to_le_bytes());
+        disk.disk.put(&path, bytes);
+        let block = disk.open(&path);
+        let problems = verify(&block, &|| false).unwrap().problems;
+        let placed = |error: &Error| error.place() == Some((Section::Starts, page.start as u64));
+        assert!(problems.iter().all(placed), "{problems:?}");
+        match read_all(&disk, &path) {
+            Err(error) => {
+                assert!(placed(&error) && !problems.is_empty(), "{error}");
+                refused += 1;
+            }
+            Ok(()) => {
+                // Samples are not concerned.
+                assert_eq!(crate::fixture::read(&block, TimeRange::ALL), model);
+                read += 1;
+            }
+        }
+    }
+    assert!(refused > 100 && read > 100, "{refused} {read}");
 }
 
 #[test]

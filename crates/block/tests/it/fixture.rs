@@ -10,7 +10,7 @@ use chronolith_block::{
 };
 use chronolith_env::Fs;
 use chronolith_model::histogram::HistogramParts;
-use chronolith_model::{Histogram, Labels, Matcher, TenantId, TimeRange};
+use chronolith_model::{Histogram, Labels, Matcher, StartTimestamp, TenantId, TimeRange};
 use chronolith_testkit::fault_fs::FaultFs;
 
 pub(crate) const DIR: &str = "/blocks";
@@ -24,6 +24,12 @@ pub(crate) enum Value {
 
 /// Samples by labels and time.
 pub(crate) type Model = BTreeMap<Labels, BTreeMap<i64, Value>>;
+
+/// Start timestamps by labels, as they are written.
+pub(crate) type Starts = BTreeMap<Labels, Vec<StartTimestamp>>;
+
+/// The start of each sample that has one.
+pub(crate) type SampleStarts = BTreeMap<(Labels, i64), i64>;
 
 /// A disk with blocks on it.
 #[derive(Clone, Debug)]
@@ -41,6 +47,17 @@ impl Disk {
 
     /// Writes a block of these parts: priority and content.
     pub(crate) fn write(&self, number: u64, range: BlockRange, parts: &[(u64, Model)]) -> PathBuf {
+        self.write_with(number, range, parts, &Starts::new())
+    }
+
+    /// The same with start timestamps.
+    pub(crate) fn write_with(
+        &self,
+        number: u64,
+        range: BlockRange,
+        parts: &[(u64, Model)],
+        starts: &Starts,
+    ) -> PathBuf {
         let mut writer = BlockWriter::create(&self.fs, Path::new(DIR), spec(number, range)).unwrap();
         let mut series: Vec<Labels> = parts.iter().flat_map(|(_, part)| part.keys().cloned()).collect();
         series.sort_by(series_order);
@@ -56,6 +73,12 @@ impl Disk {
                 writer.push_histograms(id, &samples.histogram_timestamps, &samples.histograms).unwrap();
             }
             writer.end_part().unwrap();
+        }
+        for (id, labels) in (0..).zip(&series) {
+            let samples = parts.iter().filter_map(|(_, part)| part.get(labels));
+            let first = samples.filter_map(|samples| samples.keys().next()).min();
+            let steps = starts.get(labels).map(Vec::as_slice).unwrap_or_default();
+            writer.push_starts(id, *first.unwrap(), steps).unwrap();
         }
         writer.finish().unwrap().path
     }
@@ -123,6 +146,7 @@ pub(crate) fn read(block: &Block, range: TimeRange) -> Model {
             "{labels}"
         );
         assert_eq!(samples.histograms, of_batch.histograms, "{labels}");
+        assert_eq!(samples.starts, of_batch.starts, "{labels}");
         assert!(samples.timestamps.is_sorted_by(|a, b| a < b));
         assert!(samples.histogram_timestamps.is_sorted_by(|a, b| a < b));
         let floats = samples.timestamps.iter().zip(&samples.values);
@@ -136,6 +160,44 @@ pub(crate) fn read(block: &Block, range: TimeRange) -> Model {
         }
     }
     model
+}
+
+/// The starts that a block says its samples inside `range` have.
+pub(crate) fn read_starts(block: &Block, range: TimeRange) -> SampleStarts {
+    let ids = block.select(&[]).unwrap();
+    let mut reader = block.reader();
+    let mut starts = SampleStarts::new();
+    for (id, labels) in ids.iter().zip(block.labels(&ids).unwrap()) {
+        let mut samples = SeriesSamples::default();
+        reader.read(id, range, &mut samples).unwrap();
+        let times: Vec<i64> =
+            samples.timestamps.iter().chain(&samples.histogram_timestamps).copied().collect();
+        assert!(samples.starts.is_sorted_by(|a, b| a.since < b.since && a.start != b.start), "{samples:?}");
+        assert!(samples.starts.iter().all(|step| times.contains(&step.since)), "{samples:?}");
+        assert!(samples.starts.first().is_none_or(|first| first.start != 0), "{samples:?}");
+        for t in times {
+            let start = StartTimestamp::at(&samples.starts, t);
+            if start != 0 {
+                starts.insert((labels.clone(), t), start);
+            }
+        }
+    }
+    starts
+}
+
+/// The starts that the samples of `model` have by `steps`.
+pub(crate) fn sample_starts(model: &Model, steps: &Starts) -> SampleStarts {
+    let mut starts = SampleStarts::new();
+    for (labels, samples) in model {
+        let steps = steps.get(labels).map(Vec::as_slice).unwrap_or_default();
+        for t in samples.keys() {
+            let start = StartTimestamp::at(steps, *t);
+            if start != 0 {
+                starts.insert((labels.clone(), *t), start);
+            }
+        }
+    }
+    starts
 }
 
 /// What is left of `model` inside `range`, without empty series.

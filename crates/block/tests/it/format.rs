@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chronolith_block::{Block, BlockCache, BlockRange, BlockWriter, Tombstone, Ulid, verify};
 use chronolith_env::{Fs, RealFs};
-use chronolith_model::{Exemplar, Labels, MetricMetadata, MetricType, TimeRange};
+use chronolith_model::{Exemplar, Labels, MetricMetadata, MetricType, StartTimestamp, TimeRange};
 
-use crate::fixture::{DIR, Disk, Model, add, columns, read, spec, tombstone};
+use crate::fixture::{DIR, Disk, Model, add, columns, read, read_starts, spec, tombstone};
 use crate::roundtrip::content;
 
 /// A block with everything in it, always the same.
@@ -35,6 +35,12 @@ pub(crate) fn sample_block(disk: &Disk, number: u64) -> (PathBuf, Model) {
         }
         writer.end_part().unwrap();
     }
+    for (id, labels) in (0_u32..).zip(&series) {
+        if labels.get("__name__").is_some_and(|name| name == "b_counter" || name == "e_mixed") {
+            let steps = golden_starts(id.into());
+            writer.push_starts(id, *first[labels].keys().next().unwrap(), &steps).unwrap();
+        }
+    }
     let (metric, help) = ("b_counter".to_owned(), "Counts.".to_owned());
     writer
         .push_metadata(&MetricMetadata { metric, kind: MetricType::Counter, unit: String::new(), help })
@@ -42,6 +48,12 @@ pub(crate) fn sample_block(disk: &Disk, number: u64) -> (PathBuf, Model) {
     let mut model = first;
     add(&mut model, &second);
     (writer.finish().unwrap().path, model)
+}
+
+/// Counted since before the first sample, and anew later on.
+fn golden_starts(seed: i64) -> Vec<StartTimestamp> {
+    let step = |since, start| StartTimestamp { since, start };
+    vec![step(0, -1000 - seed), step(200_000 + seed, 199_000), step(800_000, 0)]
 }
 
 fn golden_dir() -> PathBuf {
@@ -60,25 +72,34 @@ fn golden_blocks_are_opened() {
     let ulid = block.meta().spec.ulid;
     for extension in ["block", "tombstones"] {
         let fresh = disk.disk.read(&path.with_extension(extension)).unwrap();
-        let golden = golden_dir().join(format!("v1/{ulid}.{extension}"));
+        let golden = golden_dir().join(format!("v2/{ulid}.{extension}"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
             std::fs::write(&golden, &fresh).unwrap();
         }
-        assert_eq!(
-            std::fs::read(&golden).unwrap(),
-            fresh,
-            "the format of {extension} changed: a new version?"
-        );
+        let same = std::fs::read(&golden).unwrap() == fresh;
+        assert!(same, "the format of {extension} changed: a new version?");
     }
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let golden = golden_dir().join(format!("v1/{ulid}.block"));
-    let block = Block::open(&fs, &golden, &BlockCache::default()).unwrap();
-    assert!(verify(&block, &|| false).unwrap().problems.is_empty());
     let mut expected = model;
     crate::fixture::delete(&mut expected, &deleted);
-    assert_eq!(read(&block, TimeRange::ALL), expected);
-    assert_eq!(block.tombstones(), [deleted]);
+    for version in ["v1", "v2"] {
+        let golden = golden_dir().join(format!("{version}/{ulid}.block"));
+        let block = Block::open(&fs, &golden, &BlockCache::default()).unwrap();
+        let problems = verify(&block, &|| false).unwrap().problems;
+        assert!(problems.is_empty(), "{version}: {problems:?}");
+        assert_eq!(read(&block, TimeRange::ALL), expected, "{version}");
+        assert_eq!(block.tombstones(), std::slice::from_ref(&deleted), "{version}");
+        // What an old block does not have, its merge has neither.
+        let merged = disk.merge(9, block.meta().spec.range, &[&block]).block.unwrap();
+        for block in [block, disk.open(&merged.path)] {
+            let starts = read_starts(&block, TimeRange::ALL);
+            assert_eq!(starts.is_empty(), version == "v1");
+            for ((labels, t), start) in &starts {
+                assert!(if *t < 200_000 { *start <= -1000 } else { *start == 199_000 }, "{labels} {t}");
+            }
+        }
+    }
 }
 
 /// The example of docs/format/block.md.

@@ -4,6 +4,7 @@ mod corruption;
 mod crash;
 mod fixture;
 mod format;
+mod measure;
 mod merging;
 mod roundtrip;
 mod size;

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chronolith_block::{Block, BlockRange, Error, MergeSpec, Merged, PARTS_MAX, merge};
-use chronolith_model::{Labels, TimeRange};
+use chronolith_block::{
+    Block, BlockRange, BlockWriter, Error, MergeSpec, Merged, PARTS_MAX, Section, inspect, merge, verify,
+};
+use chronolith_model::{Labels, StartTimestamp, TimeRange};
 use proptest::prelude::*;
 
-use crate::fixture::{DIR, Disk, Model, Value, add, delete, histogram, inside, read, spec, tombstone};
+use crate::fixture::{
+    DIR, Disk, Model, SampleStarts, Starts, Value, add, delete, histogram, inside, read, read_starts,
+    sample_starts, spec, tombstone,
+};
 use crate::roundtrip::{content, series};
 
 const HOURS2: i64 = 7_200_000;
@@ -162,7 +167,6 @@ fn columns_that_would_be_too_long_are_cut_in_time() {
 
 #[test]
 fn exemplars_and_metadata_are_merged() {
-    use chronolith_block::BlockWriter;
     use chronolith_model::{Exemplar, MetricMetadata, MetricType};
     let disk = Disk::new();
     let exemplar = |t: i64, trace: &str| Exemplar {
@@ -202,6 +206,117 @@ fn exemplars_and_metadata_are_merged() {
 }
 
 #[test]
+fn starts_leave_frames_alone() {
+    let disk = Disk::new();
+    let (mut blocks, mut all, mut expected) = (Vec::new(), Model::new(), SampleStarts::new());
+    let mut steps = 0;
+    for number in 0..4_u64 {
+        let start = number as i64 * HOURS2;
+        let model = shifted(&content(60, 100), start);
+        // One target is started anew in the third block; one is not known in the second.
+        let starts: Starts = (0..60)
+            .map(|n| match (n, number) {
+                (7, 2..) => (n, vec![step(0, -5), step(2 * HOURS2 + 700_000, 2 * HOURS2 + 690_000)]),
+                (8, 1) => (n, Vec::new()),
+                _ => (n, vec![step(0, -5 - n as i64)]),
+            })
+            .map(|(n, steps)| (series("b_counter", n), steps))
+            .collect();
+        add(&mut all, &model);
+        expected.extend(sample_starts(&model, &starts));
+        let range = BlockRange::new(start, start + HOURS2);
+        blocks.push(disk.open(&disk.write_with(number, range, &[(number, model)], &starts)));
+        steps += inspect(&blocks[number as usize]).unwrap().starts;
+    }
+    let merged = disk.merge(100, BlockRange::new(0, 4 * HOURS2), &blocks.iter().collect::<Vec<_>>());
+    assert_eq!(merged.frames_encoded, 0);
+    let block = disk.open(&merged.block.unwrap().path);
+    assert_eq!(read(&block, TimeRange::ALL), all);
+    assert_eq!(read_starts(&block, TimeRange::ALL), expected);
+    let summary = inspect(&block).unwrap();
+    assert_eq!((summary.starts, steps), (60 + 2 + 2, 4 * 60 - 1 + 1), "one per series, and the changes");
+    assert!(summary.sections.iter().any(|section| section.section == Section::Starts && section.units == 1));
+    assert!(verify(&block, &|| false).unwrap().problems.is_empty());
+}
+
+#[test]
+fn starts_of_joined_parts_are_those_of_their_samples() {
+    let disk = Disk::new();
+    let (mut blocks, mut expected) = (Vec::new(), SampleStarts::new());
+    for number in 0..PARTS_MAX as u64 + 4 {
+        let begin = number as i64 * HOURS2;
+        let model = shifted(&content(3, 30), begin);
+        // Started anew in every third block, in the middle of it; now and then nothing is known.
+        let last = begin - number as i64 % 3 * HOURS2 + 200_000;
+        let steps = [step(last - 3 * HOURS2, last - 3 * HOURS2 - 10), step(last, last - 10)];
+        let known = if number % 7 == 5 { &steps[..0] } else { &steps[..] };
+        let starts: Starts = (0..2).map(|n| (series("b_counter", n), known.to_vec())).collect();
+        expected.extend(sample_starts(&model, &starts));
+        let range = BlockRange::new(begin, begin + HOURS2);
+        blocks.push(disk.open(&disk.write_with(number, range, &[(number, model)], &starts)));
+    }
+    let range = BlockRange::new(0, blocks.len() as i64 * HOURS2);
+    let merged = disk.merge(100, range, &blocks.iter().collect::<Vec<_>>());
+    assert_eq!(merged.frames_copied, 0);
+    let block = disk.open(&merged.block.unwrap().path);
+    assert_eq!(read_starts(&block, TimeRange::ALL), expected);
+    assert!(verify(&block, &|| false).unwrap().problems.is_empty());
+}
+
+#[test]
+fn many_starts_of_one_series_go_on_in_further_pages() {
+    let disk = Disk::new();
+    let range = BlockRange::new(0, 100_000);
+    let labels = [series("a", 1), series("b", 1), series("c", 1)];
+    let samples = |labels: &Labels, from: i64| -> Model {
+        [(labels.clone(), (0..10_000).map(|i| (from + i * 2, Value::Float(1))).collect())].into()
+    };
+    let (mut first, mut second) = (samples(&labels[1], 1), samples(&labels[1], 2));
+    first.extend([(labels[0].clone(), BTreeMap::from([(7, Value::Float(0))]))]);
+    second.extend([(labels[2].clone(), BTreeMap::from([(8, Value::Float(0))]))]);
+    let starts =
+        |start: i64| -> Starts { labels.iter().map(|l| (l.clone(), vec![step(0, start)])).collect() };
+    // Two copies that take turns: each sample has another start than its neighbours.
+    let blocks = [(first.clone(), 5), (second.clone(), 6)].map(|(model, start)| {
+        disk.open(&disk.write_with(start as u64, range, &[(start as u64, model)], &starts(start)))
+    });
+    let merged = disk.merge(100, range, &[&blocks[0], &blocks[1]]);
+    let block = disk.open(&merged.block.unwrap().path);
+    let mut expected = sample_starts(&first, &starts(5));
+    expected.extend(sample_starts(&second, &starts(6)));
+    assert_eq!(read_starts(&block, TimeRange::ALL), expected);
+    let summary = inspect(&block).unwrap();
+    assert_eq!(summary.starts, 20_000 + 2);
+    let pages = summary.sections.iter().find(|section| section.section == Section::Starts).unwrap().units;
+    assert!(pages >= 5, "{pages}");
+    assert!(verify(&block, &|| false).unwrap().problems.is_empty());
+    let merged = disk.merge(101, range, &[&block]);
+    assert_eq!(merged.frames_encoded, 0);
+    let again = disk.open(&merged.block.unwrap().path);
+    assert_eq!(read_starts(&again, TimeRange::ALL), expected);
+}
+
+#[test]
+fn starts_that_cannot_be_are_refused() {
+    let disk = Disk::new();
+    let range = BlockRange::new(0, 1000);
+    let mut writer = BlockWriter::create(&disk.fs, Path::new(DIR), spec(1, range)).unwrap();
+    let ids = [1, 2].map(|n| writer.add_series(&series("x", n)).unwrap());
+    let refused = |error: Result<(), Error>| error.unwrap_err().to_string();
+    assert!(refused(writer.push_starts(7, 5, &[])).contains("series id"));
+    assert!(refused(writer.push_starts(ids[0], 5, &[step(9, 1), step(9, 2)])).contains("order"));
+    writer.push_starts(ids[1], 5, &[step(-9, 3), step(0, 1), step(1000, 2), step(1001, 3)]).unwrap();
+    assert!(refused(writer.push_starts(ids[0], 5, &[step(0, 1)])).contains("start timestamps"));
+    writer.begin_part(0).unwrap();
+    ids.into_iter().for_each(|id| writer.push_floats(id, &[5, 1000], &[1.0, 2.0]).unwrap());
+    writer.end_part().unwrap();
+    let block = disk.open(&writer.finish().unwrap().path);
+    assert_eq!(inspect(&block).unwrap().starts, 2, "what is behind the block is left out");
+    let starts: Vec<i64> = read_starts(&block, TimeRange::ALL).into_values().collect();
+    assert_eq!(starts, [1, 2]);
+}
+
+#[test]
 fn a_cancelled_merge_leaves_nothing() {
     let disk = Disk::new();
     let (blocks, _) = neighbours(&disk, 2, 5, 50);
@@ -236,10 +351,22 @@ fn model(series_max: u64, time: std::ops::Range<i64>) -> impl Strategy<Value = M
     prop::collection::btree_map((0..series_max).prop_map(|n| series("s", n)), samples, 1..6)
 }
 
+fn starts() -> impl Strategy<Value = Starts> {
+    let steps = prop::collection::btree_map(1_i64..120, 0_i64..4, 0..6);
+    let steps = steps.prop_map(|steps| steps.iter().map(|(t, s)| step(*t, *s)).collect());
+    prop::collection::btree_map((0_u64..8).prop_map(|n| series("s", n)), steps, 0..8)
+}
+
+fn step(since: i64, start: i64) -> StartTimestamp {
+    StartTimestamp { since, start }
+}
+
 #[derive(Clone, Debug)]
 struct Plan {
     /// Per block: its parts.
     blocks: Vec<Vec<Model>>,
+    /// Per block.
+    starts: Vec<Starts>,
     /// Block, label value, range.
     deletions: Vec<(usize, u64, i64, i64)>,
     /// Where the neighbours are merged first.
@@ -258,8 +385,16 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::collection::vec(deletion, 0..4),
         0_usize..4,
         prop::option::weighted(0.2, 0_i64..60),
+        // Some blocks know nothing.
+        prop::collection::vec(prop_oneof![1 => Just(Starts::new()), 2 => starts()], 4),
     )
-        .prop_map(|(blocks, deletions, first, drop_until)| Plan { blocks, deletions, first, drop_until })
+        .prop_map(|(blocks, deletions, first, drop_until, starts)| Plan {
+            blocks,
+            starts,
+            deletions,
+            first,
+            drop_until,
+        })
 }
 
 const SMALL: BlockRange = BlockRange::new(0, 200);
@@ -273,9 +408,10 @@ proptest! {
         let mut expected = Model::new();
         let mut blocks = Vec::new();
         let mut priority = 0;
-        for (number, parts) in (0_u64..).zip(&plan.blocks) {
+        let mut expected_starts = SampleStarts::new();
+        for ((number, parts), starts) in (0_u64..).zip(&plan.blocks).zip(&plan.starts) {
             let parts: Vec<_> = parts.iter().map(|part| { priority += 1; (priority, part.clone()) }).collect();
-            let block = disk.open(&disk.write(number, SMALL, &parts));
+            let block = disk.open(&disk.write_with(number, SMALL, &parts, starts));
             let mut all = Model::new();
             parts.iter().for_each(|(_, part)| add(&mut all, part));
             for &(_, n, min, length) in plan.deletions.iter().filter(|deletion| deletion.0 as u64 == number) {
@@ -284,11 +420,19 @@ proptest! {
                 delete(&mut all, &tombstone);
             }
             prop_assert_eq!(read(&block, TimeRange::ALL), all.clone());
+            prop_assert_eq!(read_starts(&block, TimeRange::ALL), sample_starts(&all, starts));
+            let some = TimeRange::new(20, 50);
+            prop_assert_eq!(read_starts(&block, some), sample_starts(&inside(&all, some), starts));
+            // Of a sample that an earlier block has, that block's start counts.
+            let has = |labels: &Labels, t: &i64| expected.get(labels).is_some_and(|all| all.contains_key(t));
+            let new = sample_starts(&all, starts).into_iter().filter(|((labels, t), _)| !has(labels, t));
+            expected_starts.extend(new.collect::<Vec<_>>());
             add(&mut expected, &all);
             blocks.push(block);
         }
         if let Some(until) = plan.drop_until {
             expected = inside(&expected, TimeRange::new(until + 1, i64::MAX));
+            expected_starts.retain(|(_, t), _| *t > until);
         }
         // At once, and two neighbours first.
         let mut orders: Vec<Vec<Block>> = vec![blocks.clone()];
@@ -305,7 +449,8 @@ proptest! {
             let merged = merge(&disk.fs, Path::new(DIR), &inputs, &spec, &|| false).unwrap();
             prop_assert_eq!(merged_model(&disk, &merged), expected.clone());
             if let Some(block) = &merged.block {
-                let report = chronolith_block::verify(&disk.open(&block.path), &|| false).unwrap();
+                prop_assert_eq!(read_starts(&disk.open(&block.path), TimeRange::ALL), expected_starts.clone());
+                let report = verify(&disk.open(&block.path), &|| false).unwrap();
                 prop_assert!(report.problems.is_empty(), "{:?}", report.problems);
             }
         }

@@ -276,3 +276,62 @@ fn a_cache_too_small_for_anything_changes_no_answer() {
     drop(block);
     assert_eq!(cache.stats().entries, 0, "a closed block leaves the cache");
 }
+
+#[test]
+fn deleted_samples_are_counted_without_reading() {
+    let disk = Disk::new();
+    // All series alike, samples evenly spread, in two parts.
+    let model: Model = (0..200)
+        .map(|n| (series("m", n), (1..=200).map(|i| (i * 30_000, Value::Float(n * i as u64))).collect()))
+        .collect();
+    let parts = [TimeRange::new(0, 3_000_000), TimeRange::new(3_000_001, 7_200_000)];
+    let parts = [(0, inside(&model, parts[0])), (1, inside(&model, parts[1]))];
+    let block = disk.open(&disk.write(1, RANGE, &parts));
+    let mut left = model.clone();
+    assert_eq!(block.deleted_samples(), 0);
+    let mut check = |deleted: Tombstone, exactly: bool| {
+        block.delete(deleted.clone()).unwrap();
+        delete(&mut left, &deleted);
+        let there: usize = left.values().map(BTreeMap::len).sum();
+        let (expected, got) = (40_000 - there as u64, block.deleted_samples());
+        assert!(got.abs_diff(expected) <= if exactly { 0 } else { expected / 20 + 2 }, "{got} of {expected}");
+    };
+    check(tombstone("instance", "i3", 0, 3_000_000), true);
+    // What is deleted twice counts once, also where only some of the series are the same.
+    check(tombstone("instance", "i3", 0, 3_000_000), true);
+    check(tombstone("instance", "i3", 1_500_000, 7_200_000), false);
+    check(tombstone("instance", "i4", 1_500_000, 2_000_000), false);
+    check(tombstone("__name__", "m", 6_000_001, i64::MAX), false);
+    check(tombstone("job", "node", 1_000_000, 4_000_000), false);
+    check(tombstone("job", "node", i64::MIN, i64::MAX), true);
+    assert_eq!(disk.open(block.path()).deleted_samples(), 40_000, "after a restart too");
+}
+
+#[test]
+fn blocks_share_the_pages_of_their_indexes() {
+    let disk = Disk::new();
+    let cache = BlockCache::new(1 << 20);
+    let open = |number| {
+        let path = disk.write(number, RANGE, &[(0, content(20, 5))]);
+        Block::open(&disk.fs, &path, &cache).unwrap()
+    };
+    let select = |block: &Block| {
+        let matcher = Matcher::new("instance", MatchOp::Regex, ".*[37]");
+        block.select(&[CompiledMatcher::new(&matcher).unwrap()]).unwrap()
+    };
+    let blocks: Vec<Block> = (1..4).map(open).collect();
+    let mut bytes = 0;
+    for block in &blocks {
+        assert_eq!(select(block).len(), 24);
+        let now = cache.stats().index_bytes;
+        assert!(now > bytes && now as usize == cache.index_pages().bytes(), "{now}");
+        bytes = now;
+    }
+    drop(blocks);
+    assert_eq!((cache.stats().bytes, cache.stats().index_bytes), (0, 0), "what is closed is forgotten");
+    let other = BlockCache::with_index_pages(0, std::sync::Arc::clone(cache.index_pages()));
+    let path = disk.write(9, RANGE, &[(0, content(20, 5))]);
+    let block = Block::open(&disk.fs, &path, &other).unwrap();
+    select(&block);
+    assert!(cache.stats().index_bytes > 0, "caches of pieces may share that of the indexes");
+}

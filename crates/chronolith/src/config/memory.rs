@@ -2,6 +2,10 @@
 
 use anyhow::{Context as _, bail};
 
+use chronolith_promql::EngineOptions;
+use chronolith_server::HttpLimits;
+use chronolith_tsdb::DbOptions;
+
 use super::{Config, MIB, RawMemory, set_size, size};
 use crate::process;
 
@@ -9,37 +13,36 @@ use crate::process;
 const MEMORY_MIN: u64 = 128 * MIB;
 /// Memory of the machine, or of the control group, that is ours by default.
 const MEMORY_PERCENT: u64 = 60;
-/// Bodies of remote writes, and answers, may each take so much of the memory ...
+/// Bodies of remote writes, and answers, may each take so much of the memory, and no more than they do by default.
 const HTTP_SHARE: u64 = 8;
-/// ... and no more than this.
-const WRITES_MEMORY_MAX: u64 = 256 * MIB;
-const ANSWERS_MEMORY_MAX: u64 = 512 * MIB;
 /// The memory that must be left for queries.
 const QUERIES_MEMORY_MIN: u64 = 16 * MIB;
-/// Defaults of `storage.memory_limit` and `query.memory_limit`, where there is enough.
-const HEAD_MEMORY: u64 = 2048 * MIB;
-const QUERY_MEMORY: u64 = 1024 * MIB;
+
+/// The default of `storage.memory_limit`, where there is enough.
+fn head_memory() -> u64 {
+    DbOptions::default().memory_bytes_max as u64
+}
 
 /// The default of `memory.max`.
 pub(super) fn default_memory() -> u64 {
-    let available = process::available_memory().unwrap_or(2 * HEAD_MEMORY);
+    let available = process::available_memory().unwrap_or_else(|| 2 * head_memory());
     (available / 100 * MEMORY_PERCENT / MIB * MIB).max(MEMORY_MIN)
 }
 
-/// The default of `storage.memory_limit`: half of the memory, no more than [`HEAD_MEMORY`].
+/// The default of `storage.memory_limit`: half of the memory, no more than [`head_memory`].
 pub(super) fn default_head(memory: u64) -> u64 {
-    (memory / 2).min(HEAD_MEMORY)
+    (memory / 2).min(head_memory())
 }
 
 impl Config {
     /// What bodies of remote writes may take.
     pub(crate) fn writes_memory(&self) -> u64 {
-        (self.memory_max_bytes / HTTP_SHARE).min(WRITES_MEMORY_MAX)
+        (self.memory_max_bytes / HTTP_SHARE).min(HttpLimits::default().write_memory_max_bytes as u64)
     }
 
     /// What answers that are being sent may take.
     pub(crate) fn answers_memory(&self) -> u64 {
-        (self.memory_max_bytes / HTTP_SHARE).min(ANSWERS_MEMORY_MAX)
+        (self.memory_max_bytes / HTTP_SHARE).min(HttpLimits::default().answer_memory_max_bytes as u64)
     }
 
     /// What is left for queries.
@@ -48,9 +51,10 @@ impl Config {
         self.memory_max_bytes.saturating_sub(others)
     }
 
-    /// The default of `query.memory_limit`: what queries have together, no more than [`QUERY_MEMORY`].
+    /// The default of `query.memory_limit`: what queries have together, no more than one has by default.
     pub(super) fn default_query(&self) -> usize {
-        usize::try_from(self.queries_memory().min(QUERY_MEMORY)).unwrap_or(usize::MAX)
+        let most = EngineOptions::default().memory_max_bytes;
+        usize::try_from(self.queries_memory()).map_or(most, |left| left.min(most))
     }
 
     /// Sets the parts of the memory, and checks that they fit together.

@@ -26,7 +26,7 @@ fn fs() -> Arc<dyn Fs> {
 }
 
 /// Writes a block of one part in `(range.0, range.1]`, with a histogram at its end where `histograms` says so.
-fn write(
+pub(crate) fn write(
     data: &str,
     tenant: &str,
     number: u64,

@@ -128,6 +128,13 @@ fn wrong_arguments_exit_with_2_and_a_hint() {
         (&["--log-level", "bogus"], "is none of error, warn, info, debug, trace"),
         (&["--config", "no/such/file"], "cannot read no/such/file"),
         (&["query", "--start", "5", "up"], "--end"),
+        (&["query", "--url", "localhost", "up"], "http://HOST:PORT is needed"),
+        (&["query", "--url", "", "up"], "http://HOST:PORT is needed"),
+        (&["query", "--url", "http://", "up"], "http://HOST:PORT is needed"),
+        (&["query", "--url", "127.0.0.1:9077", "up"], "http://HOST:PORT is needed"),
+        (&["query", "--url", "https://127.0.0.1:1", "up"], "TLS is not supported yet"),
+        (&["query", "--time", "yesterday", "up"], "Unix seconds or RFC 3339 are needed"),
+        (&["query", "--start", "1", "--end", "2", "--step", "0", "up"], "a duration above zero"),
     ] {
         let (code, out, error) = run(args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
@@ -185,10 +192,80 @@ fn a_query_that_cannot_be_asked() {
         error.starts_with(&format!("error: cannot connect to {closed} (does a server run there?")),
         "{error}"
     );
-    for url in ["https://127.0.0.1:1", "127.0.0.1:9077"] {
-        let (code, _, error) = run(&["query", "--url", url, "up"]);
-        assert_eq!(code, Some(1));
-        assert!(error.contains("http://HOST:PORT is needed"), "{error}");
+}
+
+/// A server that answers each connection with `answer`, whatever it is asked.
+fn answering(answer: &'static str) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn what_is_no_prometheus_is_called_so() {
+    for (answer, told) in [
+        (
+            "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n404 page not found\n",
+            "HTTP 404 from URL/api/v1/query (404 page not found): not a Prometheus API; give --url http://HOST:PORT",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>\n",
+            "HTTP 200 from URL/api/v1/query: not a Prometheus API; give --url http://HOST:PORT",
+        ),
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\nService Unavailable",
+            "HTTP 503 from URL/api/v1/query: Service Unavailable (it may be starting or ending; retry)",
+        ),
+        ("SSH-2.0-x\r\n", "does not answer as an HTTP server"),
+    ] {
+        let url = answering(answer);
+        let (code, out, error) = run(&["query", "--url", &url, "up"]);
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert!(error.contains(&told.replace("URL", &url)), "{error}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_query_that_fails_is_printed() {
+    let answer = "{\"status\":\"error\",\"errorType\":\"bad_data\",\"error\":\"wrong\"}";
+    let url = answering(
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n{\"status\":\"error\",\"errorType\":\"bad_data\",\
+         \"error\":\"wrong\"}",
+    );
+    let told = "error: bad_data: wrong\n".to_owned();
+    assert_eq!(
+        run(&["query", "--url", &url, "--json", "up"]),
+        (Some(1), format!("{answer}\n"), told.clone())
+    );
+    assert_eq!(run(&["query", "--url", &url, "up"]), (Some(1), String::new(), told));
+}
+
+#[test]
+fn a_reader_that_hangs_up_is_no_error() {
+    let dir = Dir::new("pipe");
+    let config = dir.file("good.yml", "storage:\n  retention: 30d\n");
+    let script = dir.file("good.test", "load 1m\n  m 1 2 3\n\neval instant at 2m m\n  m 3\n");
+    let prometheus = dir.file("bad.yml", "global: {}\n");
+    for (args, code) in [
+        (&["check", "config", &config][..], 0),
+        (&["test", "promql", "-v", &script], 0),
+        (&["check", "config", &prometheus], 2),
+        (&["query", "--url", "http://127.0.0.1:1", "up"], 1),
+        (&["--storage.tsdb.path=/x"], 2),
+    ] {
+        let mut command = program();
+        let (out, error) = (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+        command.args(args).stdout(out.1).stderr(error.1);
+        drop((out.0, error.0));
+        let status = command.status().expect("the program runs");
+        assert_eq!(status.code(), Some(code), "{args:?}");
     }
 }
 

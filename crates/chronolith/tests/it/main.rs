@@ -3,4 +3,6 @@
 mod architecture;
 mod block;
 mod cli;
+mod compact;
+mod damage;
 mod wal;

@@ -1,23 +1,16 @@
 //! Runs of raw samples into sorted chunks without overlaps.
 
-use chronolith_model::TimeRange;
+use chronolith_model::Timestamp;
 
-use super::RawSample;
+use super::LateValue;
 use crate::{
     closed::{ClosedChunk, window_number},
     series::CHUNK_SAMPLES_MAX,
 };
 
-/// The samples of a chunk of floats.
-pub(super) fn decode(chunk: &ClosedChunk) -> Vec<RawSample> {
-    let mut samples = Vec::with_capacity(chunk.count());
-    chunk.floats(TimeRange::ALL, &mut samples).expect("encoded by this process and kept in memory");
-    samples
-}
-
 /// Merges `samples`, sorted, into `chunks`: into the chunk whose time they fall in, or a neighbour with room, or a new
 /// one. No chunk gets more samples than one in order has. A timestamp that is there already keeps its value.
-pub(super) fn merge(chunks: &mut Vec<ClosedChunk>, samples: &[RawSample]) {
+pub(super) fn merge<V: LateValue>(chunks: &mut Vec<ClosedChunk>, samples: &[(Timestamp, V::Value)]) {
     let mut rest = samples;
     while let Some((first, _)) = rest.first() {
         let window = window_number(*first);
@@ -41,16 +34,19 @@ pub(super) fn merge(chunks: &mut Vec<ClosedChunk>, samples: &[RawSample]) {
             rest.partition_point(|(t, _)| next.is_none_or(|next| *t < next) && window_number(*t) == window);
         let (group, behind) = rest.split_at(taken);
         rest = behind;
-        let known = chunks.get(host.clone()).and_then(<[_]>::first).map(decode).unwrap_or_default();
+        let known = chunks.get(host.clone()).and_then(<[_]>::first).map(V::decode).unwrap_or_default();
         let merged = union(&known, group);
         let pieces = merged.len().div_ceil(CHUNK_SAMPLES_MAX).max(1);
-        let new = merged.chunks(merged.len().div_ceil(pieces).max(1)).filter_map(ClosedChunk::of_floats);
+        let mut new = Vec::with_capacity(pieces);
+        for piece in merged.chunks(merged.len().div_ceil(pieces).max(1)) {
+            V::encode(piece, &mut new);
+        }
         chunks.splice(host, new);
     }
 }
 
-/// Both, sorted; of equal timestamps the first's value.
-fn union(first: &[RawSample], second: &[RawSample]) -> Vec<RawSample> {
+/// Both, sorted; of equal timestamps the first's sample.
+fn union<T: Clone>(first: &[(Timestamp, T)], second: &[(Timestamp, T)]) -> Vec<(Timestamp, T)> {
     let mut all = Vec::with_capacity(first.len() + second.len());
     all.extend_from_slice(first);
     all.extend_from_slice(second);

@@ -4,17 +4,23 @@ use chronolith_storage::Samples;
 use proptest::prelude::*;
 
 use super::*;
-use crate::closed::{WINDOW_MS, window_number};
+use crate::{
+    closed::{WINDOW_MS, window_number},
+    histogram::HistogramStore,
+    offer::{LateRule, SeriesMut, Verdict},
+    series::Series,
+};
 
 const SLOT: u32 = 3;
 const NOW: i64 = 10 * WINDOW_MS;
-const RULE: LateRule = LateRule::Window { ms: 2 * WINDOW_MS, now: NOW };
+const RULE: LateRule = LateRule::Window { ms: 2 * WINDOW_MS };
 
 #[derive(Default)]
 struct Fixture {
     series: Option<Series>,
     closed: Vec<ClosedChunk>,
     late: LateStore,
+    histograms: HistogramStore,
     accounts: Accounts,
 }
 
@@ -26,7 +32,15 @@ impl Fixture {
         if series.offer(&mut self.closed, t, bits, cut, &mut self.accounts) {
             return None;
         }
-        let verdict = self.late.offer((SLOT, series, &self.closed), (t, bits), rule, &mut self.accounts);
+        let mut of = SeriesMut {
+            slot: SLOT,
+            series,
+            closed: &mut self.closed,
+            late: &mut self.late,
+            histograms: &mut self.histograms,
+            accounts: &mut self.accounts,
+        };
+        let verdict = of.float((t, bits), rule);
         self.check();
         Some(verdict)
     }
@@ -57,7 +71,7 @@ impl Fixture {
 
     fn frozen(&mut self) -> Vec<RawSample> {
         let chunks = self.late.frozen(SLOT, TimeRange::ALL, &mut self.accounts).unwrap_or_default();
-        chunks.iter().flat_map(run::decode).collect()
+        chunks.iter().flat_map(u64::decode).collect()
     }
 }
 
@@ -71,15 +85,15 @@ fn what_becomes_of_late_samples() {
     assert_eq!(fixture.offer(NOW, 2, RULE), Some(Verdict::Conflict(1)));
     assert_eq!(fixture.offer(NOW - 500, 1, RULE), Some(Verdict::Duplicate));
     assert_eq!(fixture.offer(NOW - 500, 3, RULE), Some(Verdict::Conflict(1)));
-    assert_eq!(fixture.offer(NOW - 499, 4, RULE), Some(Verdict::Late));
+    assert_eq!(fixture.offer(NOW - 499, 4, RULE), Some(Verdict::Stored));
     assert_eq!(fixture.offer(NOW - 499, 4, RULE), Some(Verdict::Duplicate));
     assert_eq!(fixture.offer(NOW - 499, 5, RULE), Some(Verdict::Conflict(4)));
     let oldest = NOW - 2 * WINDOW_MS;
-    assert_eq!(fixture.offer(oldest, 1, RULE), Some(Verdict::Late), "the window includes its end");
+    assert_eq!(fixture.offer(oldest, 1, RULE), Some(Verdict::Stored), "the window includes its end");
     assert_eq!(fixture.offer(oldest - 1, 1, RULE), Some(Verdict::TooOld));
-    assert_eq!(fixture.offer(oldest - 1, 1, LateRule::Logged), Some(Verdict::Late), "judged before");
+    assert_eq!(fixture.offer(oldest - 1, 1, LateRule::Logged), Some(Verdict::Stored), "judged before");
     assert_eq!(fixture.offer(oldest - 1, 1, RULE), Some(Verdict::Duplicate), "known, whatever its age");
-    let none = LateRule::Window { ms: 0, now: NOW };
+    let none = LateRule::Window { ms: 0 };
     assert_eq!(fixture.offer(NOW - 499, 4, none), Some(Verdict::Duplicate));
     assert_eq!(fixture.offer(NOW - 499, 5, none), Some(Verdict::OutOfOrder));
     assert_eq!(fixture.offer(NOW - 1, 5, none), Some(Verdict::OutOfOrder));
@@ -88,13 +102,26 @@ fn what_becomes_of_late_samples() {
 }
 
 #[test]
-fn without_a_newest_sample_the_clock_counts() {
+fn without_a_newest_sample_nothing_is_too_old() {
     let mut fixture = Fixture::default();
     fixture.late.begin_cut(CutPoint { boundary: NOW, number: 1 });
-    assert_eq!(fixture.offer(NOW - 2 * WINDOW_MS - 1, 1, RULE), Some(Verdict::TooOld));
-    assert_eq!(fixture.offer(NOW - 2 * WINDOW_MS, 1, RULE), Some(Verdict::Late));
-    assert_eq!(fixture.offer(NOW, 1, RULE), Some(Verdict::Late), "the boundary is part of the cut");
+    assert_eq!(fixture.offer(NOW - 20 * WINDOW_MS, 1, RULE), Some(Verdict::Stored));
+    let none = LateRule::Window { ms: 0 };
+    assert_eq!(
+        fixture.offer(NOW - 9 * WINDOW_MS, 1, none),
+        Some(Verdict::Stored),
+        "in order for all that is known"
+    );
+    assert_eq!(fixture.offer(NOW, 1, RULE), Some(Verdict::Stored), "the boundary is part of the cut");
     assert_eq!(fixture.offer(NOW + 1, 1, RULE), None);
+    assert_eq!(fixture.offer(NOW - 20 * WINDOW_MS + 1, 1, RULE), Some(Verdict::TooOld), "now it has one");
+    fixture.late.begin_cut(CutPoint { boundary: NOW + 100, number: 2 });
+    assert_eq!(
+        fixture.offer(NOW + 2, 1, none),
+        Some(Verdict::Stored),
+        "newer than its newest, and behind the cut"
+    );
+    assert_eq!(fixture.offer(NOW - 1, 1, none), Some(Verdict::OutOfOrder));
 }
 
 #[test]
@@ -199,19 +226,18 @@ proptest! {
             }
             let t = NOW + at * 60_000;
             let boundary = fixture.late.cut().boundary();
-            let rule = LateRule::Window { ms: WINDOW_MS, now: NOW + 400 * 60_000 };
+            let rule = LateRule::Window { ms: WINDOW_MS };
             let verdict = fixture.offer(t, bits, rule);
-            let reference = if last > i64::MIN { last } else { NOW + 400 * 60_000 };
             let want = match model.get(&t) {
                 Some(known) if *known == bits => Some(Verdict::Duplicate),
                 _ if t > last.max(boundary) => None,
                 Some(known) if t == last => Some(Verdict::Conflict(*known)),
-                _ if t < reference - WINDOW_MS => Some(Verdict::TooOld),
+                _ if last > i64::MIN && t < last - WINDOW_MS => Some(Verdict::TooOld),
                 Some(known) => Some(Verdict::Conflict(*known)),
-                None => Some(Verdict::Late),
+                None => Some(Verdict::Stored),
             };
             prop_assert_eq!(verdict, want, "{} {}", t, bits);
-            if matches!(verdict, None | Some(Verdict::Late)) {
+            if matches!(verdict, None | Some(Verdict::Stored)) {
                 model.insert(t, bits);
                 log.push((t, bits));
                 if verdict.is_none() {

@@ -13,8 +13,13 @@ use chronolith_env::File;
 use super::{HeadState, ShardSummary};
 use crate::options::SHARDS;
 
-/// Version of the format. A snapshot with another one is refused.
-pub const FORMAT_VERSION: u16 = 1;
+/// Version of the format that is written. A snapshot with a newer one is refused.
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The oldest version that is read.
+pub const FORMAT_VERSION_MIN: u16 = 1;
+/// The first version that has histograms.
+pub(super) const HISTOGRAMS_VERSION: u16 = 2;
 
 const MAGIC: &[u8; 8] = b"CHRNSNAP";
 const TRAILER_MAGIC: &[u8; 4] = b"PANS";
@@ -36,6 +41,9 @@ pub(super) const SERIES: u8 = 1;
 pub(super) const SHARD: u8 = 2;
 pub(super) const HEAD: u8 = 3;
 const DIRECTORY: u8 = 4;
+/// Of start timestamps; since version 2, as those that follow.
+pub(super) const STARTS: u8 = 6;
+pub(super) const EXEMPLARS: u8 = 7;
 
 /// The shard of a section that belongs to none.
 pub(super) const NO_SHARD: u16 = u16::MAX;
@@ -43,6 +51,7 @@ pub(super) const NO_SHARD: u16 = u16::MAX;
 /// The start of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    pub(super) version: u16,
     pub(super) number: u32,
     pub(super) created_ms: i64,
 }
@@ -59,7 +68,7 @@ impl Header {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(MAGIC);
-        write::u16_le(out, FORMAT_VERSION);
+        write::u16_le(out, self.version);
         write::u16_le(out, SHARDS as u16);
         write::u32_le(out, self.number);
         write::u64_le(out, self.created_ms as u64);
@@ -88,12 +97,20 @@ impl Header {
         if &magic != MAGIC || reader.u32_le("checksum").ok()? != crc32(covered) {
             return None;
         }
-        Some(if version == FORMAT_VERSION && usize::from(shards) == SHARDS {
-            HeaderStatus::Valid(Self { number, created_ms })
+        let known = (FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version);
+        Some(if known && usize::from(shards) == SHARDS {
+            HeaderStatus::Valid(Self { version, number, created_ms })
         } else {
             HeaderStatus::Foreign(version)
         })
     }
+}
+
+/// What makes the sections of a snapshot its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub(super) version: u16,
+    pub(super) number: u32,
 }
 
 /// The header of a section.
@@ -131,17 +148,18 @@ impl Section {
         write::u32_le(out, self.raw);
         write::u32_le(out, self.items);
         write::u32_le(out, self.crc);
-        let crc = Self::header_crc(number, self.offset, out.get(start..).unwrap_or_default());
+        let of = Bound { version: FORMAT_VERSION, number };
+        let crc = Self::header_crc(of, self.offset, out.get(start..).unwrap_or_default());
         write::u32_le(out, crc);
     }
 
-    fn header_crc(number: u32, offset: u64, bytes: &[u8]) -> u32 {
-        let crc = crc32_continue(crc32(&FORMAT_VERSION.to_le_bytes()), &number.to_le_bytes());
+    fn header_crc(of: Bound, offset: u64, bytes: &[u8]) -> u32 {
+        let crc = crc32_continue(crc32(&of.version.to_le_bytes()), &of.number.to_le_bytes());
         crc32_continue(crc32_continue(crc, &offset.to_le_bytes()), bytes)
     }
 
-    /// The header at `offset` of snapshot `number`, a file of `len` bytes.
-    fn decode(number: u32, offset: u64, len: u64, bytes: &[u8]) -> Option<Self> {
+    /// The header at `offset` of a snapshot, a file of `len` bytes.
+    fn decode(of: Bound, offset: u64, len: u64, bytes: &[u8]) -> Option<Self> {
         let covered = bytes.get(..SECTION_HEADER_BYTES - 4)?;
         let mut reader = Reader::new(bytes);
         let section = Self {
@@ -155,7 +173,7 @@ impl Section {
             crc: reader.u32_le("checksum of the payload").ok()?,
         };
         let crc = reader.u32_le("checksum").ok()?;
-        let fits = crc == Self::header_crc(number, offset, covered)
+        let fits = crc == Self::header_crc(of, offset, covered)
             && (section.stored as usize) <= SECTION_BYTES_MAX
             && (section.raw as usize) <= SECTION_BYTES_MAX
             && section.end() <= len;
@@ -223,15 +241,15 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// Those of snapshot `number`, a file of `len` bytes.
-    pub(super) fn of(file: &dyn File, number: u32, len: u64) -> Self {
-        if let Some(found) = Self::directory(file, number, len) {
+    /// Those of a snapshot, a file of `len` bytes.
+    pub(super) fn of(file: &dyn File, of: Bound, len: u64) -> Self {
+        if let Some(found) = Self::directory(file, of, len) {
             return Self { found, damage: None };
         }
-        Self::walk(file, number, len)
+        Self::walk(file, of, len)
     }
 
-    fn directory(file: &dyn File, number: u32, len: u64) -> Option<Vec<Section>> {
+    fn directory(file: &dyn File, of: Bound, len: u64) -> Option<Vec<Section>> {
         let at = len.checked_sub(TRAILER_BYTES)?;
         let mut trailer = [0; TRAILER_BYTES as usize];
         file.read_exact_at(at, &mut trailer).ok()?;
@@ -239,10 +257,10 @@ impl Sections {
         let offset = reader.u64_le("offset").ok()?;
         let crc = reader.u32_le("checksum").ok()?;
         let magic = reader.array::<4>("magic").ok()?;
-        if crc != trailer_crc(number, offset) || &magic != TRAILER_MAGIC || offset >= len {
+        if crc != trailer_crc(of.number, offset) || &magic != TRAILER_MAGIC || offset >= len {
             return None;
         }
-        let directory = Self::header_at(file, number, offset, len)?;
+        let directory = Self::header_at(file, of, offset, len)?;
         let mut payload = Vec::new();
         if directory.section_type != DIRECTORY || directory.payload(file, &mut payload).is_none() {
             return None;
@@ -250,24 +268,24 @@ impl Sections {
         let mut offset = HEADER_BYTES;
         let mut found = Vec::new();
         for bytes in payload.chunks(SECTION_HEADER_BYTES) {
-            let section = Section::decode(number, offset, len, bytes)?;
+            let section = Section::decode(of, offset, len, bytes)?;
             offset = section.end();
             found.push(section);
         }
         (offset == directory.offset).then_some(found)
     }
 
-    fn header_at(file: &dyn File, number: u32, offset: u64, len: u64) -> Option<Section> {
+    fn header_at(file: &dyn File, of: Bound, offset: u64, len: u64) -> Option<Section> {
         let mut bytes = [0; SECTION_HEADER_BYTES];
         file.read_exact_at(offset, &mut bytes).ok()?;
-        Section::decode(number, offset, len, &bytes)
+        Section::decode(of, offset, len, &bytes)
     }
 
-    fn walk(file: &dyn File, number: u32, len: u64) -> Self {
+    fn walk(file: &dyn File, of: Bound, len: u64) -> Self {
         let mut sections = Self::default();
         let mut offset = HEADER_BYTES;
         while sections.found.len() < SECTIONS_MAX {
-            match Self::header_at(file, number, offset, len) {
+            match Self::header_at(file, of, offset, len) {
                 // All before it were found.
                 Some(section) if section.section_type == DIRECTORY => break,
                 Some(section) => {

@@ -8,8 +8,9 @@ use chronolith_model::Timestamp;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::format::{self, FORMAT_VERSION, Header, HeaderStatus, Section, Sections};
+use super::format::{self, Bound, FORMAT_VERSION, Header, HeaderStatus, Section, Sections};
 use super::restore::{Share, load_piece};
+use super::side::{load_exemplars, load_starts};
 use super::{
     EXTRA_SECTIONS_MAX, EXTRA_TYPE_MIN, ExtraSection, HeadState, ShardSummary, SnapshotError, TEMPORARY,
     numbers, path,
@@ -42,6 +43,8 @@ pub struct Loaded {
     pub covered: Option<u64>,
     /// Boundary of the last finished cut, the least timestamp if there was none.
     pub cut: Timestamp,
+    /// Exemplars in memory again.
+    pub exemplars: u64,
     /// What was handed over when it was written.
     pub extras: Vec<ExtraSection>,
     /// Damaged places, the first thousand; those of a newer snapshot that was passed over for it included.
@@ -99,6 +102,7 @@ impl Default for Loaded {
             sequences: [0; SHARDS],
             covered: None,
             cut: Timestamp::MIN,
+            exemplars: 0,
             extras: Vec::new(),
             damage: Vec::new(),
             damage_count: 0,
@@ -112,6 +116,7 @@ impl Default for Loaded {
 
 /// A snapshot that has a header.
 struct Candidate {
+    version: u16,
     number: u32,
     path: PathBuf,
     file: Box<dyn File>,
@@ -157,12 +162,14 @@ pub(super) fn load(env: &Env, dir: &Path, files: &ChunkFiles, head: &Head) -> Re
 /// `None` if the header cannot be read.
 fn open(env: &Env, dir: &Path, number: u32) -> Result<Option<Candidate>, SnapshotError> {
     let path = path(dir, number);
-    let Ok(file) = env.fs.open(&path, OpenMode::Read) else { return Ok(None) };
-    let Ok(bytes) = file.len() else { return Ok(None) };
+    // What cannot be opened (too many files, no permission) says nothing of its content: nothing is set aside for that.
+    let file = env.fs.open(&path, OpenMode::Read)?;
+    let bytes = file.len()?;
     match Header::read(file.as_ref()) {
         HeaderStatus::Valid(header) if header.number == number => {
-            let sections = Sections::of(file.as_ref(), number, bytes);
-            Ok(Some(Candidate { number, path, file, bytes, sections }))
+            let bound = Bound { version: header.version, number };
+            let sections = Sections::of(file.as_ref(), bound, bytes);
+            Ok(Some(Candidate { version: header.version, number, path, file, bytes, sections }))
         }
         HeaderStatus::Foreign(got) => {
             Err(SnapshotError::ForeignVersion { path, got, expected: FORMAT_VERSION })
@@ -267,7 +274,7 @@ impl Candidate {
         let (mut payload, mut scratch) = (Vec::new(), Vec::new());
         for section in &self.sections.found {
             let extra = section.section_type >= EXTRA_TYPE_MIN && loaded.extras.len() < EXTRA_SECTIONS_MAX;
-            if section.section_type != format::HEAD && !extra {
+            if !matches!(section.section_type, format::HEAD | format::EXEMPLARS) && !extra {
                 continue;
             }
             if section.payload(self.file.as_ref(), &mut payload).is_none() {
@@ -275,11 +282,14 @@ impl Candidate {
                 continue;
             }
             let content = section.content(&payload, &mut scratch);
-            match (content, extra) {
-                (Some(content), true) => loaded
+            match (content, section.section_type) {
+                (Some(content), EXTRA_TYPE_MIN..) => loaded
                     .extras
                     .push(ExtraSection { section_type: section.section_type, bytes: content.to_vec() }),
-                (Some(content), false) if let Ok(state) = HeadState::decode(content) => {
+                (Some(content), format::EXEMPLARS) if let Some(exemplars) = load_exemplars(head, content) => {
+                    loaded.exemplars += exemplars;
+                }
+                (Some(content), format::HEAD) if let Ok(state) = HeadState::decode(content) => {
                     loaded.cut = state.cut;
                     head.raise_memory_floor(state.memory_floor);
                 }
@@ -294,7 +304,7 @@ impl Candidate {
         let mut summary = None;
         let damaged_before = share.damage.len();
         for section in self.sections.found.iter().filter(|section| usize::from(section.shard) == shard) {
-            if !matches!(section.section_type, format::SERIES | format::SHARD) {
+            if !matches!(section.section_type, format::SERIES | format::SHARD | format::STARTS) {
                 // Of a program to come; by the rule of versions not needed to read the rest.
                 continue;
             }
@@ -308,7 +318,12 @@ impl Candidate {
                     summary = content.and_then(|content| ShardSummary::decode(content).ok());
                     summary.is_some()
                 }
-                _ => content.and_then(|content| load_piece((head, files), shard, content, share)).is_some(),
+                format::STARTS => {
+                    content.and_then(|content| load_starts(head, shard, content, share)).is_some()
+                }
+                _ => content
+                    .and_then(|content| load_piece((head, files), shard, (content, self.version), share))
+                    .is_some(),
             };
             if !understood {
                 share.damage.push((*section, SnapshotDamageReason::Content));

@@ -5,18 +5,18 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use chronolith_chunk::sample_count;
 use chronolith_codec::{Reader, write};
-use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
+use chronolith_model::{Histogram, Labels, TenantId, TimeRange, Timestamp};
+use chronolith_storage::StartTimestamp;
 use hashbrown::HashMap;
 
-use super::format::SECTION_BYTES_MAX;
+use super::format::{HISTOGRAMS_VERSION, SECTION_BYTES_MAX};
 use crate::{
     chunk_file::ChunkFiles,
     closed::{ChunkKind, ClosedChunk, WINDOW_MS},
     error::ReadError,
+    histogram::{OneHistogram, decode_one, encode_one},
     late::RawSample,
-    series::CHUNK_BYTES_MAX,
     shard::{Ref, ShardState},
 };
 
@@ -35,6 +35,10 @@ pub(super) struct Copies {
     pub(super) chunks: Vec<ClosedChunk>,
     pub(super) open: Vec<u8>,
     late: Vec<RawSample>,
+    /// Of late histograms.
+    ones: Vec<(Timestamp, OneHistogram)>,
+    /// Bytes of histograms, shared ones too.
+    pub(super) histogram_bytes: usize,
 }
 
 /// A series among [`Copies`].
@@ -42,6 +46,18 @@ pub(super) struct Copies {
 pub(super) struct Copied {
     pub(super) slot: u32,
     pub(super) tenant: u32,
+    chunks: Range<usize>,
+    open: Range<usize>,
+    late_chunks: Range<usize>,
+    late: Range<usize>,
+    histograms: Option<CopiedHistograms>,
+    /// Its start timestamps.
+    pub(super) starts: Vec<StartTimestamp>,
+}
+
+/// The histograms of a series among [`Copies`].
+#[derive(Clone, Debug)]
+struct CopiedHistograms {
     chunks: Range<usize>,
     open: Range<usize>,
     late_chunks: Range<usize>,
@@ -54,6 +70,8 @@ impl Copies {
         self.chunks.clear();
         self.open.clear();
         self.late.clear();
+        self.ones.clear();
+        self.histogram_bytes = 0;
     }
 
     /// Copies the series at `slot`, if there is one.
@@ -67,12 +85,36 @@ impl Copies {
         state.late.copy_all(slot, &mut self.chunks, &mut self.late);
         self.series.push(Copied {
             slot,
-            tenant: series.tenant,
+            tenant: series.tenant(),
             chunks: chunks..late_chunks,
             open: open..self.open.len(),
             late_chunks: late_chunks..self.chunks.len(),
             late: late..self.late.len(),
+            histograms: None,
+            starts: state.starts.steps(slot).to_vec(),
         });
+        if series.is_mixed() {
+            let histograms = self.copy_histograms(state, slot);
+            self.series.last_mut().expect("pushed above").histograms = Some(histograms);
+        }
+    }
+
+    fn copy_histograms(&mut self, state: &ShardState, slot: u32) -> CopiedHistograms {
+        let (chunks, open, late) = (self.chunks.len(), self.open.len(), self.ones.len());
+        if let Some(lane) = state.histograms.lane(slot) {
+            self.chunks.extend_from_slice(lane.closed());
+            self.open.extend_from_slice(lane.open_bytes());
+        }
+        let late_chunks = self.chunks.len();
+        state.histograms.late.copy_all(slot, &mut self.chunks, &mut self.ones);
+        let shared = self.chunks.get(chunks..).unwrap_or_default().iter().map(ClosedChunk::memory);
+        self.histogram_bytes += shared.sum::<usize>() + self.open.len() - open;
+        CopiedHistograms {
+            chunks: chunks..late_chunks,
+            open: open..self.open.len(),
+            late_chunks: late_chunks..self.chunks.len(),
+            late: late..self.ones.len(),
+        }
     }
 }
 
@@ -90,6 +132,23 @@ impl Copies {
         samples.sort_by_key(|(t, _)| *t);
         samples.dedup_by_key(|(t, _)| *t);
         Ok(samples)
+    }
+
+    /// The late histograms of a copied series, sorted.
+    ///
+    /// # Errors
+    /// When a chunk contradicts itself.
+    pub(super) fn late_histograms(&self, copied: &Copied) -> Result<Vec<(Timestamp, Histogram)>, ReadError> {
+        let mut all = Vec::new();
+        let Some(copied) = &copied.histograms else { return Ok(all) };
+        for chunk in self.chunks.get(copied.late_chunks.clone()).unwrap_or_default() {
+            all.extend(chunk.histograms(TimeRange::ALL)?);
+        }
+        let ones = self.ones.get(copied.late.clone()).unwrap_or_default();
+        all.extend(ones.iter().map(|(t, one)| (*t, one.histogram())));
+        all.sort_by_key(|(t, _)| *t);
+        all.dedup_by_key(|(t, _)| *t);
+        Ok(all)
     }
 }
 
@@ -120,7 +179,7 @@ impl PieceWriter {
         copied: &Copied,
         tenant: &str,
         labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
-        late: &[RawSample],
+        (late, late_histograms): (&[RawSample], &[(Timestamp, Histogram)]),
     ) {
         write::uvarint(&mut self.entries, u64::from(copied.slot - self.next_slot));
         self.next_slot = copied.slot + 1;
@@ -130,18 +189,42 @@ impl PieceWriter {
             self.text(name);
             self.text(value);
         }
-        let chunks = copies.chunks.get(copied.chunks.clone()).unwrap_or_default();
-        write::uvarint(&mut self.entries, chunks.len() as u64);
+        let open = copies.open.get(copied.open.clone()).unwrap_or_default();
+        self.chunks(copies.chunks.get(copied.chunks.clone()).unwrap_or_default(), open);
+        self.samples += ChunkKind::Float.sample_count(open) as u64;
+        self.late(late);
+        match &copied.histograms {
+            Some(copied) => self.histograms(copies, copied, late_histograms),
+            None => self.entries.push(0),
+        }
+        self.series += 1;
+    }
+
+    /// Closed chunks, and the bytes of the open one.
+    fn chunks(&mut self, closed: &[ClosedChunk], open: &[u8]) {
+        write::uvarint(&mut self.entries, closed.len() as u64);
         let mut before = 0;
-        for chunk in chunks {
+        for chunk in closed {
             self.chunk(chunk, &mut before);
         }
-        let open = copies.open.get(copied.open.clone()).unwrap_or_default();
         write::uvarint(&mut self.entries, open.len() as u64);
         self.data.extend_from_slice(open);
-        self.samples += sample_count(open) as u64;
-        self.late(late);
-        self.series += 1;
+    }
+
+    /// The histograms of a series; late ones as chunks of one each.
+    fn histograms(&mut self, copies: &Copies, copied: &CopiedHistograms, late: &[(Timestamp, Histogram)]) {
+        self.entries.push(1);
+        let open = copies.open.get(copied.open.clone()).unwrap_or_default();
+        self.chunks(copies.chunks.get(copied.chunks.clone()).unwrap_or_default(), open);
+        self.samples += ChunkKind::Histogram.sample_count(open) as u64;
+        write::uvarint(&mut self.entries, late.len() as u64);
+        let mut one = Vec::new();
+        for (t, histogram) in late {
+            encode_one(&mut one, *t, histogram, histogram.hint_after(None));
+            write::uvarint(&mut self.entries, one.len() as u64);
+            self.data.extend_from_slice(&one);
+        }
+        self.samples += late.len() as u64;
     }
 
     /// The number of a text.
@@ -218,6 +301,15 @@ pub(super) struct Loading<'a> {
     pub(super) chunks: Vec<ClosedChunk>,
     pub(super) open: &'a [u8],
     pub(super) late: Vec<RawSample>,
+    pub(super) histograms: Option<LoadingHistograms<'a>>,
+}
+
+/// The histograms of a series read back.
+#[derive(Debug)]
+pub(super) struct LoadingHistograms<'a> {
+    pub(super) chunks: Vec<ClosedChunk>,
+    pub(super) open: &'a [u8],
+    pub(super) late: Vec<(Timestamp, Histogram)>,
 }
 
 /// Why the content of a section is not what its type promises.
@@ -230,11 +322,15 @@ impl From<chronolith_codec::Error> for Malformed {
     }
 }
 
-/// Reads all series of a section.
+/// Reads all series of a section, of a snapshot of format `version`.
 ///
 /// # Errors
 /// When something is not as it should be; nothing is to be taken of the section then.
-pub(super) fn decode<'a>(content: &'a [u8], files: &'a ChunkFiles) -> Result<Vec<Loading<'a>>, Malformed> {
+pub(super) fn decode<'a>(
+    content: &'a [u8],
+    files: &'a ChunkFiles,
+    version: u16,
+) -> Result<Vec<Loading<'a>>, Malformed> {
     let mut reader = Reader::new(content);
     let count = reader.count(content.len(), "texts")?;
     let mut bytes = Reader::new(reader.prefixed(SECTION_BYTES_MAX, "texts")?);
@@ -249,6 +345,7 @@ pub(super) fn decode<'a>(content: &'a [u8], files: &'a ChunkFiles) -> Result<Vec
         entries: Reader::new(reader.prefixed(SECTION_BYTES_MAX, "entries")?),
         data: reader,
         files,
+        version,
         next_slot: 0,
     };
     // Each takes some bytes: no more memory than the section pays for.
@@ -266,6 +363,7 @@ struct PieceReader<'a> {
     entries: Reader<'a>,
     data: Reader<'a>,
     files: &'a ChunkFiles,
+    version: u16,
     next_slot: u32,
 }
 
@@ -278,11 +376,33 @@ impl<'a> PieceReader<'a> {
         let tenant = self.text()?;
         TenantId::new(tenant).map_err(|_| Malformed)?;
         let labels = self.labels()?;
-        let chunks = self.chunks()?;
-        let open = self.entries.count(CHUNK_BYTES_MAX, "open chunk")?;
-        let open = self.data.slice(open, "open chunk")?;
+        let (chunks, open) = self.chunks(ChunkKind::Float)?;
         let late = self.late()?;
-        Ok(Loading { slot, tenant, labels, chunks, open, late })
+        let histograms = self.histograms()?;
+        Ok(Loading { slot, tenant, labels, chunks, open, late, histograms })
+    }
+
+    fn histograms(&mut self) -> Result<Option<LoadingHistograms<'a>>, Malformed> {
+        if self.version < HISTOGRAMS_VERSION {
+            return Ok(None);
+        }
+        match self.entries.u8("histograms")? {
+            0 => return Ok(None),
+            1 => {}
+            _ => return Err(Malformed),
+        }
+        let (chunks, open) = self.chunks(ChunkKind::Histogram)?;
+        let count = self.entries.count(self.entries.rest().len(), "late histograms")?;
+        let mut late: Vec<(Timestamp, Histogram)> = Vec::with_capacity(count.min(256));
+        for _ in 0..count {
+            let len = self.entries.count(ChunkKind::Histogram.bytes_max(), "length")?;
+            let one = decode_one(self.data.slice(len, "late histogram")?).ok_or(Malformed)?;
+            if late.last().is_some_and(|(last, _)| *last >= one.0) {
+                return Err(Malformed);
+            }
+            late.push(one);
+        }
+        Ok(Some(LoadingHistograms { chunks, open, late }))
     }
 
     fn text(&mut self) -> Result<&'a str, Malformed> {
@@ -299,13 +419,16 @@ impl<'a> PieceReader<'a> {
         Labels::from_sorted(pairs).ok_or(Malformed)
     }
 
-    fn chunks(&mut self) -> Result<Vec<ClosedChunk>, Malformed> {
+    /// Closed chunks of a kind, and the bytes of the open one.
+    fn chunks(&mut self, kind: ChunkKind) -> Result<(Vec<ClosedChunk>, &'a [u8]), Malformed> {
         let count = self.entries.count(self.entries.rest().len(), "chunks")?;
         let mut chunks: Vec<ClosedChunk> = Vec::with_capacity(count.min(1024));
         let mut before: Timestamp = 0;
         for _ in 0..count {
             let code = self.entries.u8("kind")?;
-            let kind = ChunkKind::of(code & !IN_FILE).ok_or(Malformed)?;
+            if ChunkKind::of(code & !IN_FILE) != Some(kind) {
+                return Err(Malformed);
+            }
             let min = before.wrapping_add(self.entries.varint("first timestamp")?);
             let span = self.entries.count(WINDOW_MS as usize - 1, "span")?;
             let max = min.checked_add(span as i64).ok_or(Malformed)?;
@@ -314,7 +437,7 @@ impl<'a> PieceReader<'a> {
                 0 => None,
                 _ => Some((self.number("file")?, self.number("offset")?)),
             };
-            let len = self.entries.count(CHUNK_BYTES_MAX, "length")?;
+            let len = self.entries.count(kind.bytes_max(), "length")?;
             let follows = chunks.last().is_none_or(|last| last.max() < min);
             if !follows || samples == 0 {
                 return Err(Malformed);
@@ -324,7 +447,7 @@ impl<'a> PieceReader<'a> {
                 Some((number, offset)) => chunk.spill(self.files.place(number, offset, len as u32)),
                 None => {
                     let bytes = self.data.slice(len, "chunk")?;
-                    if sample_count(bytes) != samples {
+                    if kind.sample_count(bytes) != samples {
                         return Err(Malformed);
                     }
                     chunk = ClosedChunk::new(kind, min, max, samples, bytes);
@@ -333,7 +456,8 @@ impl<'a> PieceReader<'a> {
             chunks.push(chunk);
             before = max;
         }
-        Ok(chunks)
+        let open = self.entries.count(kind.bytes_max(), "open chunk")?;
+        Ok((chunks, self.data.slice(open, "open chunk")?))
     }
 
     fn number(&mut self, expected: &'static str) -> Result<u32, Malformed> {

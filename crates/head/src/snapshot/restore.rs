@@ -9,11 +9,12 @@ use hashbrown::HashMap;
 
 use super::SnapshotDamageReason;
 use super::format::Section;
-use super::piece::{self, Loading};
+use super::piece::{self, Loading, LoadingHistograms};
 use crate::{
     chunk_file::ChunkFiles,
     head::{Head, Identity},
-    late::LateRule,
+    histogram::{self, Lane},
+    offer::LateRule,
     options::SHARDS,
     shard::{Ref, ShardState},
     tenant::Tenant,
@@ -37,14 +38,19 @@ pub(super) struct Share {
 pub(super) fn load_piece(
     (head, files): (&Head, &ChunkFiles),
     shard: usize,
-    content: &[u8],
+    (content, version): (&[u8], u16),
     share: &mut Share,
 ) -> Option<()> {
-    let mut all = piece::decode(content, files).ok()?;
+    let mut all = piece::decode(content, files, version).ok()?;
     let mut opens = Vec::with_capacity(all.len());
+    let mut lanes = Vec::with_capacity(all.len());
     let mut columns = (Vec::new(), Vec::new());
-    for series in &all {
+    for series in &mut all {
         opens.push(reopen(series, &mut columns)?);
+        lanes.push(match &mut series.histograms {
+            Some(histograms) => Some(reopen_histograms(histograms)?),
+            None => None,
+        });
     }
     let tenants = tenants(head, &all)?;
     let entry = head.shards.get(shard)?;
@@ -64,10 +70,12 @@ pub(super) fn load_piece(
     }
     let mut state = entry.lock();
     let mut times: Option<TimeRange> = None;
-    let ShardState { slab, late, accounts, .. } = &mut *state;
-    for (((series, tenant), open), taken) in all.iter_mut().zip(&tenants).zip(opens).zip(&taken) {
+    let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
+    for ((((series, tenant), open), lane), taken) in
+        all.iter_mut().zip(&tenants).zip(opens).zip(&mut lanes).zip(&taken)
+    {
         let slot = series.slot;
-        let mut of = SeriesTimes::of(series, &open.0);
+        let mut of = SeriesTimes::of(series, &open.0, lane.as_ref());
         times = of.times.take().into_iter().chain(times).reduce(union);
         share.samples += of.samples;
         if !*taken {
@@ -81,11 +89,17 @@ pub(super) fn load_piece(
         if !series.late.is_empty() {
             late.restore(slot, &series.late, accounts);
         }
+        if let (Some(lane), Some(loaded)) = (lane.take(), &series.histograms) {
+            histograms.restore(slot, lane, &loaded.late, accounts);
+            if let Some((place, _)) = slab.get_mut(slot) {
+                place.set_mixed(histograms.contains(slot));
+            }
+        }
     }
     for (slot, known) in doubles {
         state.slab.reserve_through(slot);
-        if let Some(series) = all.iter().find(|series| series.slot == slot) {
-            merge(&mut state, series, known);
+        if let Some((series, lane)) = all.iter().zip(&lanes).find(|(series, _)| series.slot == slot) {
+            merge(&mut state, (series, lane.as_ref()), known);
             share.renumbered.insert(Ref::new(shard, slot).0, known.0);
         }
     }
@@ -107,15 +121,19 @@ struct SeriesTimes {
 }
 
 impl SeriesTimes {
-    fn of(series: &Loading<'_>, open: &XorAppender) -> Self {
+    fn of(series: &Loading<'_>, open: &XorAppender, lane: Option<&Lane>) -> Self {
         let chunks = series.chunks.iter().map(|chunk| TimeRange::new(chunk.min(), chunk.max()));
         let first = XorIter::new(series.open).next().and_then(Result::ok);
         let open_range = first.map(|(t, _)| TimeRange::new(t, open.last_timestamp()));
         let late = series.late.iter().map(|(t, _)| TimeRange::new(*t, *t));
+        let late_histograms = series.histograms.as_ref().map_or(&[][..], |histograms| &histograms.late);
+        let histograms = lane.into_iter().flat_map(|lane| lane.pieces(TimeRange::ALL));
+        let histograms = histograms.chain(late_histograms.iter().map(|(t, _)| TimeRange::new(*t, *t)));
         let samples = series.chunks.iter().map(|chunk| chunk.count() as u64).sum::<u64>();
+        let of_histograms = lane.map_or(0, Lane::count) + late_histograms.len() as u64;
         Self {
-            times: chunks.chain(open_range).chain(late).reduce(union),
-            samples: samples + open.count() as u64 + series.late.len() as u64,
+            times: chunks.chain(open_range).chain(late).chain(histograms).reduce(union),
+            samples: samples + open.count() as u64 + series.late.len() as u64 + of_histograms,
         }
     }
 }
@@ -143,6 +161,15 @@ fn reopen(
         appender.append(&mut bytes, *t, *value).ok()?;
     }
     (bytes == series.open).then_some((appender, bytes))
+}
+
+/// The histograms in order; `None` if the open chunk is not what an appender writes, or not behind the closed ones.
+fn reopen_histograms(loading: &mut LoadingHistograms<'_>) -> Option<Lane> {
+    let open = match loading.open {
+        [] => None,
+        bytes => Some(histogram::reopen(bytes)?),
+    };
+    Lane::of(take(&mut loading.chunks), open)
 }
 
 /// The tenants of all series, made if need be; mostly the same for all of them.
@@ -197,10 +224,8 @@ fn register(
 }
 
 /// Offers the samples of a series to another one with its labels.
-fn merge(state: &mut ShardState, series: &Loading<'_>, known: Ref) {
-    let ShardState { slab, late, accounts, .. } = state;
-    let cut = late.cut().boundary();
-    let Some((place, closed)) = slab.get_mut(known.slot()) else { return };
+fn merge(state: &mut ShardState, (series, lane): (&Loading<'_>, Option<&Lane>), known: Ref) {
+    let Some(mut place) = state.series_mut(known.slot()) else { return };
     let mut samples = Vec::new();
     for chunk in &series.chunks {
         // What cannot be decoded is not among them.
@@ -208,10 +233,13 @@ fn merge(state: &mut ShardState, series: &Loading<'_>, known: Ref) {
     }
     samples.extend(XorIter::new(series.open).map_while(Result::ok).map(|(t, value)| (t, value.to_bits())));
     samples.extend_from_slice(&series.late);
-    for (t, bits) in samples {
-        if !place.offer(closed, t, bits, cut, accounts) {
-            late.offer((known.slot(), place, closed), (t, bits), LateRule::Logged, accounts);
-        }
+    for sample in samples {
+        place.float(sample, LateRule::Logged);
+    }
+    let late = series.histograms.as_ref().map_or(&[][..], |histograms| &histograms.late);
+    let mut one = Vec::new();
+    for (t, histogram) in lane.map(Lane::histograms).iter().flatten().chain(late) {
+        place.histogram(*t, histogram, LateRule::Logged, &mut one);
     }
 }
 

@@ -7,18 +7,25 @@ use std::sync::Arc;
 use chronolith_codec::crc32;
 use chronolith_env::{Env, File, OpenMode};
 
-use super::format::{self, FLAG_ZSTD, HEADER_BYTES, Header, NO_SHARD, SECTION_BYTES_MAX, Section};
+use super::format::{
+    self, FLAG_ZSTD, FORMAT_VERSION, HEADER_BYTES, Header, NO_SHARD, SECTION_BYTES_MAX, Section,
+};
 use super::piece::{Copies, PieceWriter};
+use super::side::{StartsWriter, encode_exemplars};
 use super::{
     EXTRA_SECTIONS_MAX, EXTRA_TYPE_MAX, EXTRA_TYPE_MIN, ExtraSection, HeadState, ShardSummary, SnapshotError,
     SnapshotReport, TEMPORARY, numbers, path,
 };
-use crate::{chunk_file::ChunkFiles, head::Head, options::SHARDS, shard::Ref, tenant::Tenant};
+use crate::{
+    chunk_file::ChunkFiles, error::ReadError, head::Head, options::SHARDS, shard::Ref, tenant::Tenant,
+};
 
 /// Series copied under one hold of a shard's lock ...
 const SERIES_AT_ONCE_MAX: usize = 256;
 /// ... and chunks, which are shared, not copied ...
 const CHUNKS_AT_ONCE_MAX: usize = 4096;
+/// ... and bytes of chunks of histograms, which may be large ...
+const HISTOGRAM_BYTES_AT_ONCE_MAX: usize = 4 << 20;
 /// ... and free slots passed over.
 const SLOTS_AT_ONCE_MAX: u32 = 64 * 1024;
 
@@ -45,6 +52,9 @@ pub struct SnapshotWriter {
     report: SnapshotReport,
     copies: Copies,
     piece: PieceWriter,
+    starts: StartsWriter,
+    /// Those whose exemplars are to be written; `None` before the last shard.
+    tenants: Option<Vec<u32>>,
     tenant: Option<Arc<Tenant>>,
     raw: Vec<u8>,
     out: Vec<u8>,
@@ -98,12 +108,14 @@ impl SnapshotWriter {
             report: SnapshotReport { number, ..SnapshotReport::default() },
             copies: Copies::default(),
             piece: PieceWriter::default(),
+            starts: StartsWriter::default(),
+            tenants: None,
             tenant: None,
             raw: Vec::new(),
             out: Vec::new(),
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok(),
         };
-        Header { number, created_ms: env.clock.now_ms() }.encode(&mut writer.out);
+        Header { version: FORMAT_VERSION, number, created_ms: env.clock.now_ms() }.encode(&mut writer.out);
         writer.flush()?;
         Ok(writer)
     }
@@ -118,6 +130,11 @@ impl SnapshotWriter {
             self.series(head)?;
             return Ok(None);
         }
+        let tenants = self.tenants.get_or_insert_with(|| head.exemplars.tenants());
+        if let Some(tenant) = tenants.pop() {
+            self.exemplars(head, tenant)?;
+            return Ok(None);
+        }
         self.end(head)?;
         Ok(Some(self.report.clone()))
     }
@@ -130,6 +147,11 @@ impl SnapshotWriter {
             self.add_copies(head);
         }
         self.section_of_series()?;
+        if self.starts.bytes() >= SECTION_BYTES || (self.slot >= next_slot && self.starts.bytes() > 0) {
+            self.raw.clear();
+            self.starts.finish(&mut self.raw);
+            self.section(format::STARTS, self.shard as u16, 0)?;
+        }
         if self.slot >= next_slot {
             let sequence = self.report.sequences.get(self.shard).copied().unwrap_or(0);
             self.raw.clear();
@@ -157,6 +179,7 @@ impl SnapshotWriter {
         while self.slot < until
             && self.copies.series.len() < SERIES_AT_ONCE_MAX
             && self.copies.chunks.len() < CHUNKS_AT_ONCE_MAX
+            && self.copies.histogram_bytes < HISTOGRAM_BYTES_AT_ONCE_MAX
         {
             self.copies.copy(&state, self.slot);
             self.slot += 1;
@@ -178,16 +201,28 @@ impl SnapshotWriter {
             let index = tenant.index.read();
             // Without labels it has no samples: it is being made, or was removed since.
             let Some(labels) = index.pairs_of(Ref::new(self.shard, copied.slot).0) else { continue };
-            let late = copies.late(copied).unwrap_or_else(|error| {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "late samples cannot be read and are left out of the snapshot"
-                );
-                Vec::new()
-            });
-            self.piece.add(&copies, copied, tenant.id.as_str(), labels, &late);
+            let late = copies.late(copied).unwrap_or_else(|error| left_out(&error));
+            let late_histograms = copies.late_histograms(copied).unwrap_or_else(|error| left_out(&error));
+            self.piece.add(&copies, copied, tenant.id.as_str(), labels, (&late, &late_histograms));
+            if !copied.starts.is_empty() {
+                self.starts.add(copied.slot, &copied.starts);
+            }
         }
         self.copies = copies;
+    }
+
+    /// Writes the exemplars of a tenant: at least all that the log has under numbers up to those of the shards.
+    fn exemplars(&mut self, head: &Head, tenant: u32) -> Result<(), SnapshotError> {
+        let Some(id) = head.tenants.by_number(tenant).map(|tenant| tenant.id.clone()) else { return Ok(()) };
+        let kept = head.exemplars.copy(tenant);
+        let mut rest = kept.as_slice();
+        while !rest.is_empty() {
+            self.raw.clear();
+            let count = encode_exemplars(id.as_str(), rest, SECTION_BYTES, &mut self.raw);
+            rest = rest.get(count..).unwrap_or_default();
+            self.section(format::EXEMPLARS, NO_SHARD, 0)?;
+        }
+        Ok(())
     }
 
     fn section_of_series(&mut self) -> Result<(), SnapshotError> {
@@ -204,6 +239,9 @@ impl SnapshotWriter {
 
     /// Appends a section with the content of `raw`.
     fn section(&mut self, section_type: u8, shard: u16, items: u32) -> Result<(), SnapshotError> {
+        if self.raw.len() > SECTION_BYTES_MAX {
+            return Err(SnapshotError::SectionTooLarge { bytes: self.raw.len(), max: SECTION_BYTES_MAX });
+        }
         let packed = self.compressor.as_mut().and_then(|compressor| compressor.compress(&self.raw).ok());
         // Where a tenth is not saved, reading is not to pay for it.
         let packed = packed.filter(|packed| packed.len() < self.raw.len() - self.raw.len() / 10);
@@ -286,6 +324,15 @@ impl SnapshotWriter {
         // Before the log goes: an older snapshot without its log is not to come back.
         self.env.fs.sync_dir(&self.dir)
     }
+}
+
+/// What a snapshot has in place of late samples that cannot be read.
+fn left_out<T>(error: &ReadError) -> Vec<T> {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "late samples cannot be read and are left out of the snapshot"
+    );
+    Vec::new()
 }
 
 fn check(extras: &[ExtraSection]) -> Result<(), SnapshotError> {

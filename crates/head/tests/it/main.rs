@@ -3,7 +3,10 @@
 mod crash;
 mod damage;
 mod format;
+mod histograms;
+mod limits;
 mod measure;
 mod restart;
+mod side;
 mod spill;
 mod support;

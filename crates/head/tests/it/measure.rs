@@ -184,3 +184,15 @@ fn measure() {
         assert!(Path::new(place.dir.path()).exists());
     }
 }
+
+/// Appends alone, for counting instructions: `perf stat -e instructions:u` of this test.
+#[test]
+#[ignore = "prints nothing; run under a counter"]
+fn appends() {
+    let (series, steps) = (number("SERIES", 20_000), number("STEPS", 240) as i64);
+    let place = Place { env: Env::real(), dir: tempfile::tempdir().unwrap() };
+    let opened = place.open("empty");
+    fill(&opened, series, 0..steps, false);
+    let stats = opened.head.stats();
+    println!("{} samples, {} bytes per series", stats.samples, opened.head.bytes() / series);
+}

@@ -181,3 +181,22 @@ fn due_by_the_log_behind_it() {
     assert!(!Snapshots::due(SNAPSHOT_LOG_BYTES, 0) && Snapshots::due(SNAPSHOT_LOG_BYTES + 1, 0));
     assert!(!Snapshots::due(SNAPSHOT_LOG_BYTES * 3, SNAPSHOT_LOG_BYTES * 3));
 }
+
+/// A snapshot of before a cut, whose samples are all in blocks, and more of the same series in the log behind it.
+#[test]
+fn what_the_log_has_behind_a_cut_stays() {
+    let fs = FaultFs::new();
+    let store = Store::open(&fs, 1);
+    assert!(store.commit(0, &[(1, NOW - 60_000, 1), (2, NOW - 60_000, 2)]));
+    store.snapshot().unwrap();
+    // Under the definitions of before, which the snapshot stands for.
+    assert!(store.commit(0, &[(1, NOW, 3)]));
+    let cut = store.head.begin_cut(NOW - 1);
+    let (boundary, sequences) = (cut.boundary(), cut.sequences().to_vec());
+    store.head.finish_cut(cut);
+    assert_eq!(store.head.series(), 1);
+    store.kill();
+    let store = Store::try_open_behind(&fs, 2, 4000, Some((boundary, &sequences))).unwrap();
+    assert_eq!(store.rows().into_iter().collect::<Vec<_>>(), [((0, 1, NOW), 3)]);
+    assert_eq!((store.outcome.orphans, store.head.series()), (0, 1), "the other one has gone");
+}

@@ -10,8 +10,12 @@ use chronolith_head::{
     Head, HeadOptions, HeadReplay, HeadView, Loaded, ReplayOutcome, SHARDS, SnapshotError, SnapshotReport,
     Snapshots,
 };
-use chronolith_model::{Labels, Sample, TenantId, TimeRange};
-use chronolith_storage::{LabelSource, RejectReason, Samples, SeriesEntry, WriteBatch};
+use chronolith_index::CompiledMatcher;
+use chronolith_model::{Exemplar, Labels, Matcher, Sample, TenantId, TimeRange};
+use chronolith_storage::{
+    ExemplarBatch, ExemplarEntry, ExemplarOutcome, ExemplarQuery, LabelSource, RejectReason, Samples,
+    SeriesEntry, SeriesExemplars, StartTimestamp, WriteBatch,
+};
 use chronolith_testkit::fake_env::FakeEnv;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::{Batch, LogSource, ReplayReport, Wal, WalOptions};
@@ -51,7 +55,7 @@ pub(crate) fn labels(series: u32) -> Labels {
     Labels::from_pairs([("__name__", "m"), ("id", id.as_str()), ("zone", ["a", "b"][series as usize % 2])])
 }
 
-fn number(labels: &Labels) -> u32 {
+pub(crate) fn number(labels: &Labels) -> u32 {
     labels.get("id").unwrap().trim_start_matches("host-").parse().unwrap()
 }
 
@@ -61,13 +65,35 @@ pub(crate) fn tenant(number: usize) -> TenantId {
 
 impl Store {
     pub(crate) fn try_open(fs: &FaultFs, seed: u64, segment_bytes: u64) -> Result<Self, SnapshotError> {
+        Self::try_open_behind(fs, seed, segment_bytes, None)
+    }
+
+    /// The same behind a cut that was finished: its boundary, and what it had of the shards' logs.
+    pub(crate) fn try_open_behind(
+        fs: &FaultFs,
+        seed: u64,
+        segment_bytes: u64,
+        cut: Option<(i64, &[u64])>,
+    ) -> Result<Self, SnapshotError> {
         let fake = FakeEnv::new(Arc::new(fs.clone()), seed);
         let head = Arc::new(Head::new(HeadOptions::default(), fake.env.clone()));
         let snapshots = Snapshots::open(&fake.env, Path::new(HEAD_DIR))?;
         let loaded = snapshots.load(&head)?;
         let options = WalOptions { shards: SHARDS, segment_bytes, ..WalOptions::default() };
         let mut opened = Wal::open(&fake.env, Path::new(WAL_DIR), options).unwrap();
-        let replay = HeadReplay::new(&head).behind(&loaded);
+        if let Some((boundary, sequences)) = cut {
+            let before = loaded.sequences.iter().zip(sequences).all(|(of, covered)| of <= covered);
+            if boundary > loaded.cut || before {
+                let cut = head.begin_cut(boundary);
+                head.finish_cut(cut);
+            }
+            head.restore_cut(boundary);
+        }
+        let mut replay = HeadReplay::new(&head).behind(&loaded);
+        if let Some((boundary, sequences)) = cut {
+            let range = TimeRange::new(i64::MIN, boundary);
+            (0..2).for_each(|of| replay.cover(&tenant(of), sequences, range).unwrap());
+        }
         let log = opened.replay(2, &replay).unwrap();
         let outcome = replay.finish();
         let wal = opened.start(Arc::clone(&head) as Arc<dyn LogSource>).unwrap();
@@ -81,10 +107,23 @@ impl Store {
 
     /// Applies samples; the batch to wait for, or `None` if nothing is taken.
     pub(crate) fn append(&self, of: usize, rows: &[(u32, i64, u64)]) -> Option<Batch> {
+        self.append_since(of, rows, |_| 0)
+    }
+
+    /// The same with the start timestamps of series.
+    pub(crate) fn append_since(
+        &self,
+        of: usize,
+        rows: &[(u32, i64, u64)],
+        start: impl Fn(u32) -> i64,
+    ) -> Option<Batch> {
         let hasher = self.head.key_hasher();
         let entries: Vec<SeriesEntry> = (0_u32..)
             .zip(rows)
-            .map(|(at, (series, ..))| SeriesEntry::of_samples(hasher.key(&series.to_le_bytes()), at..at + 1))
+            .map(|(at, (series, ..))| SeriesEntry {
+                start_timestamp: start(*series),
+                ..SeriesEntry::of_samples(hasher.key(&series.to_le_bytes()), at..at + 1)
+            })
             .collect();
         let samples: Vec<Sample> =
             rows.iter().map(|(_, t, bits)| Sample::new(*t, f64::from_bits(*bits))).collect();
@@ -104,6 +143,52 @@ impl Store {
         let _ = waiter.poll(batch);
         self.fake.scheduler.run_for(Duration::from_millis(5));
         waiter.poll(batch).unwrap_or(false)
+    }
+
+    /// Gives an exemplar of a series that has samples; not committed.
+    pub(crate) fn give(&self, of: usize, series: u32, t: i64, trace: &str) -> ExemplarOutcome {
+        let key = self.head.key_hasher().key(&series.to_le_bytes());
+        let exemplars =
+            [Exemplar { labels: Labels::from_pairs([("trace_id", trace)]), value: 0.5, timestamp: t }];
+        let entries = [ExemplarEntry { key, exemplars: 0..1 }];
+        let labels = Numbered(of, &[(series, t, 0)]);
+        let batch = ExemplarBatch { series: &entries, exemplars: &exemplars, labels: &labels };
+        self.head.append_exemplars(&tenant(of), &batch)
+    }
+
+    /// All exemplars: (tenant, series, timestamp, trace).
+    pub(crate) fn exemplars(&self) -> Vec<(usize, u32, i64, String)> {
+        let mut all = Vec::new();
+        for of in 0..2 {
+            let view = HeadView::open(Arc::clone(&self.head), &tenant(of), TimeRange::ALL);
+            let matchers = CompiledMatcher::compile_all(&[Matcher::equal("__name__", "m")]).unwrap();
+            let query = ExemplarQuery { matcher_sets: vec![matchers], range: TimeRange::ALL };
+            for SeriesExemplars { labels, exemplars } in view.exemplars(&query) {
+                all.extend(exemplars.into_iter().map(|exemplar| {
+                    let trace = exemplar.labels.get("trace_id").unwrap().to_owned();
+                    (of, number(&labels), exemplar.timestamp, trace)
+                }));
+            }
+        }
+        all
+    }
+
+    /// The steps of start timestamps that the head shows.
+    pub(crate) fn starts(&self) -> BTreeMap<(usize, u32), Vec<StartTimestamp>> {
+        let mut starts = BTreeMap::new();
+        for of in 0..2 {
+            let view = HeadView::open(Arc::clone(&self.head), &tenant(of), TimeRange::ALL);
+            let selection = view.select(&[]);
+            let fetched = view.fetch(&selection.series, TimeRange::ALL);
+            for (at, labels) in selection.labels.iter().enumerate() {
+                let mut samples = Samples::default();
+                fetched.read(at, &mut samples).unwrap();
+                if !samples.starts.is_empty() {
+                    starts.insert((of, number(labels)), samples.starts);
+                }
+            }
+        }
+        starts
     }
 
     /// Takes a snapshot and deletes what of the log is not needed any more.

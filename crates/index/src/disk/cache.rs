@@ -103,6 +103,12 @@ impl PageCache {
         self.state.lock().bytes
     }
 
+    /// The most bytes it holds.
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     pub(super) fn register(&self) -> u64 {
         self.next_index.fetch_add(1, Ordering::Relaxed)
     }

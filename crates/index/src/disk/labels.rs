@@ -102,8 +102,17 @@ impl<S: SectionRead> DiskIndex<S> {
     fn locate(&self, ids: &[u32]) -> Result<Vec<(Option<u32>, u32)>> {
         let mut located = Vec::with_capacity(ids.len());
         let mut rest = ids;
+        // Those of one page, and which one comes next.
+        let (mut metrics, mut next) = (Vec::new(), 0);
         while let Some(first) = rest.first() {
-            let metric = self.metric_of(*first)?;
+            let near: &[Metric] = metrics.get(next..).unwrap_or_default();
+            let Some(at) = near.iter().position(|metric| metric.has(*first)) else {
+                metrics = self.metrics_near(*first)?;
+                next = 0;
+                continue;
+            };
+            let Some(&metric) = near.get(at) else { continue };
+            next += at + 1;
             let end = rest.partition_point(|id| *id < metric.first + metric.count);
             let (of_metric, others) = rest.split_at(end.max(1));
             rest = others;

@@ -368,23 +368,35 @@ impl<S: SectionRead> DiskIndex<S> {
 
     /// The metric of series `id`.
     pub(super) fn metric_of(&self, id: u32) -> Result<Metric> {
+        let metrics = self.metrics_near(id)?;
+        let metric = metrics.into_iter().find(|metric| metric.has(id));
+        metric.ok_or_else(|| page::dictionary_place(0).malformed("a metric name for every series"))
+    }
+
+    /// The metrics of the page that has the metric of series `id`, in order of ids. That metric is among them.
+    pub(super) fn metrics_near(&self, id: u32) -> Result<Vec<Metric>> {
         let nameless = self.nameless();
-        if id < nameless.count {
-            return Ok(nameless);
+        if nameless.has(id) {
+            return Ok(vec![nameless]);
         }
         let none = || page::dictionary_place(0).malformed("a metric name for every series");
         let entry = self.directory.metric.and_then(|label| self.label_at(label)).ok_or_else(none)?;
         let named = u64::from(id - nameless.count);
         let at = entry.pages.partition_point(|page| page.total_before <= named).saturating_sub(1);
         let page = entry.pages.get(at).ok_or_else(none)?;
-        let mut found = None;
+        let mut found = Vec::new();
         self.for_each_metric_in(page.first..page.first + page.values, &mut |_, metric| {
-            if (metric.first..metric.first + metric.count).contains(&id) {
-                found = Some(metric);
-            }
+            found.push(metric);
             Ok(())
         })?;
-        found.ok_or_else(none)
+        if found.iter().any(|metric| metric.has(id)) { Ok(found) } else { Err(none()) }
+    }
+}
+
+impl Metric {
+    /// Whether series `id` is of this metric.
+    pub(super) const fn has(&self, id: u32) -> bool {
+        self.first <= id && id - self.first < self.count
     }
 }
 

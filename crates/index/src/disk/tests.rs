@@ -1,12 +1,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::Bytes;
 use chronolith_model::{Labels, METRIC_NAME, MatchOp, Matcher};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 
 use super::*;
-use crate::{Count, MemoryIndex, matcher::CompiledMatcher, resolve};
+use crate::{
+    Count, MemoryIndex,
+    matcher::CompiledMatcher,
+    resolve,
+    strategies::{any_labels, any_matcher},
+};
 
 mod damage;
 mod golden;
@@ -36,62 +40,6 @@ pub(super) fn open(index: EncodedIndex) -> DiskIndex<MemorySections> {
 
 fn labels(text: &str) -> Labels {
     Labels::from_pairs(text.split(',').filter_map(|pair| pair.split_once('=')))
-}
-
-fn any_labels() -> impl Strategy<Value = Labels> {
-    let value =
-        prop::sample::select(vec!["a", "b", "ab", "abc", "x", "xyz", "1", "2", "12", "\u{e9}", "a.b"]);
-    let wide = (0..300u32).prop_map(|n| format!("v{n}"));
-    let metric = prop::sample::select(vec!["", "up", "m", "m_total", "n", "node_cpu"]);
-    (
-        metric,
-        // `A` and `Z` sort before the metric name, the others behind it.
-        prop::collection::btree_map(prop::sample::select(vec!["A", "Z", "l", "m", "n"]), value, 0..4),
-        prop::option::of(wide),
-    )
-        .prop_map(|(metric, pairs, wide)| {
-            let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let wide = wide.map(|wide| ("w".to_owned(), wide));
-            Labels::from_pairs(pairs.chain(wide).chain([(METRIC_NAME.to_owned(), metric.to_owned())]))
-        })
-}
-
-fn any_matcher() -> impl Strategy<Value = Matcher> {
-    let name = prop::sample::select(vec!["A", "Z", "l", "m", "n", "w", "absent", METRIC_NAME]);
-    let op = prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex]);
-    let value = prop::sample::select(vec![
-        "",
-        "a",
-        "ab",
-        "a|b",
-        "|x",
-        ".*",
-        ".+",
-        "a.*",
-        "a.+",
-        "a?",
-        ".*b",
-        ".*b.*",
-        "[ab]+",
-        "x.z|1",
-        "(a|x)(b|yz)?",
-        "v1.*",
-        "v1.+",
-        "v[0-9]",
-        "v1|v2|v3|nope",
-        "v.*7",
-        "absent",
-        "\u{e9}|a",
-        "(?i)AB",
-        "up",
-        "m.*",
-        "n.*|up",
-        "a\\.b.*",
-        "\u{e9}.*",
-        "v2[0-9]*",
-        ".*1.*",
-    ]);
-    (name, op, value).prop_map(|(name, op, value)| Matcher::new(name, op, value))
 }
 
 fn brute(series: &[Labels], matchers: &[CompiledMatcher]) -> Vec<u32> {
@@ -284,19 +232,5 @@ fn long_and_strange_values() {
         let found = index.select(&compiled).expect("sound");
         assert_eq!(found.iter().collect::<Vec<_>>(), brute(&series, &compiled), "{value}");
         assert!(!found.is_empty());
-    }
-}
-
-/// Sections of which one byte can be changed, with or without checksums.
-#[derive(Debug)]
-struct Unchecked(MemorySections);
-
-impl SectionRead for Unchecked {
-    fn read(&self, section: IndexSection, offset: u64, len: usize) -> Result<Bytes, DiskIndexError> {
-        self.0.read(section, offset, len)
-    }
-
-    fn verifies(&self) -> bool {
-        false
     }
 }

@@ -1,60 +1,20 @@
-use chronolith_model::{Labels, MatchOp, Matcher};
+use chronolith_model::Labels;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::MemoryIndex;
-
-fn labels() -> impl Strategy<Value = Labels> {
-    let value = prop::sample::select(vec!["a", "b", "ab", "abc", "x", "xyz", "1", "2", "12", "\u{e9}"]);
-    let wide = (0..200u32).prop_map(|n| format!("v{n}"));
-    (
-        prop::collection::btree_map(prop::sample::select(vec!["l", "m", "n"]), value, 0..3),
-        prop::option::of(wide),
-    )
-        .prop_map(|(pairs, wide)| {
-            let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            Labels::from_pairs(pairs.chain(wide.map(|wide| ("w".to_owned(), wide))))
-        })
-}
-
-fn matcher() -> impl Strategy<Value = Matcher> {
-    let name = prop::sample::select(vec!["l", "m", "n", "w", "absent"]);
-    let op = prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex]);
-    let value = prop::sample::select(vec![
-        "",
-        "a",
-        "ab",
-        "a|b",
-        "|x",
-        ".*",
-        ".+",
-        "a.*",
-        "a.+",
-        "a?",
-        ".*b",
-        ".*b.*",
-        "[ab]+",
-        "x.z|1",
-        "(a|x)(b|yz)?",
-        "v1.*",
-        "v[0-9]",
-        "v1|v2|v3|nope",
-        "v.*7",
-        "absent",
-        "\u{e9}|a",
-        "(?i)AB",
-    ]);
-    (name, op, value).prop_map(|(name, op, value)| Matcher::new(name, op, value))
-}
+use crate::{
+    memory::MemoryIndex,
+    strategies::{any_labels, any_matcher},
+};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn resolution_equals_a_filter_over_all_series(
-        series in prop::collection::vec(labels(), 0..150),
+        series in prop::collection::vec(any_labels(), 0..150),
         removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-        matchers in prop::collection::vec(matcher(), 0..4),
+        matchers in prop::collection::vec(any_matcher(), 0..4),
     ) {
         let mut index = MemoryIndex::default();
         let mut expected: std::collections::BTreeMap<u32, &Labels> = std::collections::BTreeMap::new();

@@ -1,22 +1,16 @@
 //! Selectors, and range functions over them.
 
-use std::{
-    future::{Future, poll_fn},
-    ops::Range,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{ops::Range, sync::Arc};
 
-use chronolith_model::{Labels, Sample, is_stale};
+use chronolith_model::{Labels, Sample, TimeRange, is_stale};
 use chronolith_storage::{Samples, SeriesBatch, SeriesSet};
 use chronolith_syntax::ast::Span;
-use futures_timer::Delay;
 use rayon::prelude::*;
 
 use super::{
     Executor, Scope, SharedLeaf,
     decoded::Keeping,
+    fetch::Scratch,
     names::{Unique, drop_name, has_type_or_unit, unify},
     series_bytes,
     stream::{Collect, Sink},
@@ -142,7 +136,6 @@ impl Executor<'_> {
         }
         let set = Arc::clone(&self.sets[leaf.selection]);
         let range = self.plan.selections[leaf.selection].range;
-        let span = range.max.saturating_sub(range.min);
         let job = Job {
             function: leaf.function,
             params: params.iter().map(Vec::as_slice).collect(),
@@ -150,7 +143,7 @@ impl Executor<'_> {
             span: node.span,
             arg_spans: &leaf.arg_spans,
             set: &*set,
-            decoded: usize::try_from(CHUNK_SAMPLES.max(span / USUAL_INTERVAL)).unwrap_or(usize::MAX),
+            decoded: usual_samples(range),
             interrupt: self.interrupt,
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
@@ -165,6 +158,7 @@ impl Executor<'_> {
             self.interrupt.check(STAGE_EVALUATION)?;
             let indices = next..(next + step).min(set.len());
             next = indices.end;
+            self.pause.before(job.work(&indices)).await;
             let held = self.ledger.held();
             let lasts = job.lasts(indices.clone());
             let done = if let Some(lasts) = &lasts {
@@ -175,9 +169,12 @@ impl Executor<'_> {
             } else if let Keeping::All(all) = &keeping {
                 self.parallel(&job, Source::Decoded(&all.series[indices.clone()]), &indices)
             } else {
-                let batch = self.interruptible(set.fetch(indices.clone())).await?;
+                let (batch, copies) = self.fetched(&*set, &indices).await?;
                 let keep = matches!(keeping, Keeping::New(_));
-                self.parallel(&job, Source::Batch { batch: &*batch, keep }, &indices)
+                let done = self.parallel(&job, Source::Batch { batch: &*batch, keep }, &indices);
+                drop(batch);
+                self.ledger.give_back(copies);
+                done
             };
             let mut vector = Vec::with_capacity(indices.len());
             for task in done {
@@ -235,30 +232,6 @@ impl Executor<'_> {
         self.pool.install(|| starts.into_par_iter().map(task).collect())
     }
 
-    /// Waits for storage, but no longer than until the query is canceled or its time is over; what was waited for is
-    /// dropped then.
-    pub(crate) async fn interruptible<T>(
-        &self,
-        mut future: chronolith_storage::BoxFuture<'_, Result<T, chronolith_storage::StorageError>>,
-    ) -> Result<T, QueryError> {
-        // Most storage never makes a query wait.
-        let mut deadline: Option<Delay> = None;
-        poll_fn(|context| {
-            if let Poll::Ready(result) = future.as_mut().poll(context) {
-                return Poll::Ready(result.map_err(QueryError::Storage));
-            }
-            self.interrupt.wake_on_cancel(context.waker());
-            let deadline = deadline.get_or_insert_with(|| Delay::new(self.interrupt.time_left()));
-            let over = Pin::new(deadline).poll(context);
-            match self.interrupt.check(STAGE_EVALUATION) {
-                Ok(()) if over.is_pending() => Poll::Pending,
-                Ok(()) => Poll::Ready(Err(QueryError::Timeout(STAGE_EVALUATION))),
-                Err(error) => Poll::Ready(Err(error)),
-            }
-        })
-        .await
-    }
-
     /// The samples of a range selector at the top of an instant query.
     pub(super) async fn raw_matrix(
         &mut self,
@@ -272,8 +245,9 @@ impl Executor<'_> {
         let mut samples = Samples::default();
         for start in (0..set.len()).step_by(BATCH_SERIES.start) {
             let indices = start..(start + BATCH_SERIES.start).min(set.len());
-            let batch = self.interruptible(set.fetch(indices.clone())).await?;
+            let (batch, copies) = self.fetched(&*set, &indices).await?;
             for index in indices {
+                self.pause.before(0).await;
                 self.interrupt.check(STAGE_EVALUATION)?;
                 samples.clear();
                 batch.read(index, &mut samples).map_err(QueryError::Storage)?;
@@ -289,12 +263,22 @@ impl Executor<'_> {
                 scope.samples[0] += points.len() as u64;
                 result.push(RangeSeries { labels: set.labels(index), points });
             }
+            drop(batch);
+            self.ledger.give_back(copies);
         }
         Ok(result)
     }
 }
 
 impl Job<'_> {
+    /// About how many values there are to work on for these series.
+    fn work(&self, indices: &Range<usize>) -> usize {
+        match self.function {
+            LeafFunction::Range(function, _) if costs_by_window(function) => usize::MAX,
+            _ => indices.len().saturating_mul(self.grid.count.saturating_add(self.decoded)),
+        }
+    }
+
     /// The newest samples of the series, if they are all the steps need.
     fn lasts(&self, indices: Range<usize>) -> Option<Vec<Sample>> {
         let (LeafFunction::Latest(instants) | LeafFunction::LatestTimestamp(instants)) = self.function else {
@@ -311,6 +295,7 @@ impl Job<'_> {
             ..Done::default()
         };
         let (mut scratch, mut fresh) = (Samples::default(), Samples::default());
+        let mut charged = Scratch::new(self.ledger);
         for (place, index) in indices.enumerate() {
             self.interrupt.check(STAGE_EVALUATION)?;
             scratch.clear();
@@ -322,6 +307,8 @@ impl Job<'_> {
                 Source::Decoded(samples) => &samples[place],
                 Source::Batch { batch, keep } => {
                     batch.read(index, &mut scratch).map_err(QueryError::Storage)?;
+                    // A copy without stale markers may be made of it.
+                    charged.grow(2 * scratch.memory_bytes())?;
                     if keep {
                         done.decoded.push(scratch.clone());
                     }
@@ -419,6 +406,12 @@ impl Job<'_> {
         }
         series
     }
+}
+
+/// How many samples of a series lie in `range`, about.
+fn usual_samples(range: TimeRange) -> usize {
+    let span = range.max.saturating_sub(range.min);
+    usize::try_from(CHUNK_SAMPLES.max(span / USUAL_INTERVAL)).unwrap_or(usize::MAX)
 }
 
 /// Whether `function` looks at every sample of every window, so that one series can take long.

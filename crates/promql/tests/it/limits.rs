@@ -2,7 +2,9 @@
 
 use std::{
     ops::Range,
+    pin::pin,
     sync::Arc,
+    task::{Context, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -10,8 +12,8 @@ use std::{
 use chronolith_model::{Labels, MetricMetadata, Sample, TenantId, TimeRange, stale_nan};
 use chronolith_promql::{CancelToken, Engine, EngineOptions, Query, QueryError};
 use chronolith_storage::{
-    BoxFuture, LabelQuery, Limited, MemoryBudget, Querier, Queryable, SelectRequest, SeriesBatch, SeriesSet,
-    StorageError, StorageStats, conformance::block_on,
+    BoxFuture, LabelQuery, Limited, MemoryBudget, Querier, Queryable, Samples, SelectRequest, SeriesBatch,
+    SeriesSet, StorageError, StorageStats, conformance::block_on,
 };
 
 use crate::dsl::{MINUTE, World, options};
@@ -37,7 +39,7 @@ fn samples_are_limited() {
 
 #[test]
 fn bytes_and_series_are_limited() {
-    let world = World::with(EngineOptions { memory_max_bytes: 2_000, series_max: 1, ..options() }).load(
+    let world = World::with(EngineOptions { memory_max_bytes: 4_000, series_max: 1, ..options() }).load(
         0,
         10_000,
         "m{i=\"1\"} 0+1x30\nn{i=\"1\"} 1\nn{i=\"2\"} 1",
@@ -45,7 +47,7 @@ fn bytes_and_series_are_limited() {
     assert_eq!(world.at(0, "n"), "error: query selects more than 1 series, the limit of this server");
     assert!(world.range((0, 100_000, 10_000), "m").starts_with("m{"));
     let error = world.range((0, 300_000, 1_000), "m");
-    assert_eq!(error, "error: query processing would take more than 2000 bytes of memory in query execution");
+    assert_eq!(error, "error: query processing would take more than 4000 bytes of memory in query execution");
 }
 
 #[test]
@@ -284,10 +286,21 @@ fn queries_wait_for_a_place() {
     });
 }
 
+/// What storage noted, and how it is to behave.
+#[derive(Default)]
+struct Notes {
+    /// Which series were fetched.
+    fetched: std::sync::Mutex<Vec<Range<usize>>>,
+    /// Bytes that each batch says it has copied.
+    copied: usize,
+    /// What it lacks.
+    warnings: Vec<String>,
+}
+
 /// Storage that notes which series are fetched.
-struct Counted<'a>(&'a World, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
-struct Set(Arc<dyn SeriesSet>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
-struct Inner(Arc<dyn Querier>, Arc<std::sync::Mutex<Vec<Range<usize>>>>);
+struct Counted<'a>(&'a World, Arc<Notes>);
+struct Set(Arc<dyn SeriesSet>, Arc<Notes>);
+struct Inner(Arc<dyn Querier>, Arc<Notes>);
 impl Queryable for Counted<'_> {
     fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
         Ok(Arc::new(Inner(self.0.storage.querier(tenant, range)?, Arc::clone(&self.1))))
@@ -325,6 +338,18 @@ impl Querier for Inner {
     fn stats(&self, limit: usize) -> StorageStats {
         self.0.stats(limit)
     }
+    fn warnings(&self) -> Vec<String> {
+        self.1.warnings.clone()
+    }
+}
+struct Batch<'a>(Arc<dyn SeriesBatch + 'a>, usize);
+impl SeriesBatch for Batch<'_> {
+    fn read(&self, index: usize, into: &mut Samples) -> Result<(), StorageError> {
+        self.0.read(index, into)
+    }
+    fn bytes(&self) -> usize {
+        self.1
+    }
 }
 impl SeriesSet for Set {
     fn len(&self) -> usize {
@@ -337,8 +362,12 @@ impl SeriesSet for Set {
         &'a self,
         indices: Range<usize>,
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesBatch + 'a>, StorageError>> {
-        self.1.lock().unwrap().push(indices.clone());
-        self.0.fetch(indices)
+        self.1.fetched.lock().unwrap().push(indices.clone());
+        Box::pin(async move {
+            let batch: Arc<dyn SeriesBatch + 'a> =
+                Arc::new(Batch(self.0.fetch(indices).await?, self.1.copied));
+            Ok(batch)
+        })
     }
 }
 
@@ -350,12 +379,12 @@ fn series_are_fetched_in_batches() {
         let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:03}"))]);
         world.write(labels, vec![Sample::new(0, 1.0)]);
     }
-    let fetched = Arc::default();
-    let storage = Counted(&world, Arc::clone(&fetched));
+    let notes = Arc::default();
+    let storage = Counted(&world, Arc::clone(&notes));
     let query = Query { lookback: Some(MINUTE), ..Query::range("sum(m) + count(m)", 0, (1 << 15) - 1, 1) };
     let result = block_on(world.engine.run(&storage, &query)).unwrap();
     assert_eq!(result.stats.total_queryable_samples, 300 * 2 * (1 << 15));
-    let fetched = fetched.lock().unwrap();
+    let fetched = notes.fetched.lock().unwrap();
     // Both sides need the same leaf, which is read once.
     assert_eq!(*fetched, [0..64, 64..128, 128..192, 192..256, 256..300]);
 }
@@ -476,11 +505,12 @@ fn functions_over_one_selector_share_its_samples() {
     let text = "sum(rate(m[5m])) + sum(increase(m[5m])) + count(m) + max(quantile_over_time(scalar(min(m)) / 100, m[5m]))";
     let run = |memory_max_bytes: usize| {
         let world = fill(World::with(EngineOptions { memory_max_bytes, ..options() }));
-        let fetched = Arc::default();
-        let storage = Counted(&world, Arc::clone(&fetched));
+        let notes = Arc::default();
+        let storage = Counted(&world, Arc::clone(&notes));
         let query = Query { lookback: Some(5 * MINUTE), ..Query::range(text, 300_000, 600_000, 15_000) };
         let result = block_on(world.engine.run(&storage, &query)).expect("enough memory");
-        (result, fetched.lock().unwrap().len())
+        let fetches = notes.fetched.lock().unwrap().len();
+        (result, fetches)
     };
     let (shared, fetches) = run(1 << 30);
     let (alone, fetches_alone) = run(300_000);
@@ -490,4 +520,71 @@ fn functions_over_one_selector_share_its_samples() {
     assert_eq!(shared.infos.len(), 1, "rate and increase of what is no counter");
     assert_eq!(shared.stats.samples_per_step, alone.stats.samples_per_step);
     assert_eq!(shared.stats.peak_samples, alone.stats.peak_samples);
+}
+
+#[test]
+fn what_storage_copies_and_what_is_decoded_is_charged() {
+    let run = |copied: usize, memory_max_bytes: usize| {
+        let memory = MemoryBudget::new(1 << 30);
+        let options = EngineOptions { memory_max_bytes, memory: memory.clone(), ..options() };
+        let world = World::with(options);
+        let samples = (0..1_000).map(|t| Sample::new(t * 1_000, 1.0)).collect();
+        world.write(Labels::from_pairs([("__name__", "m")]), samples);
+        let storage = Counted(&world, Arc::new(Notes { copied, ..Notes::default() }));
+        let query = Query::instant("sum_over_time(m[1000s])", 999_000);
+        let result = block_on(world.engine.run(&storage, &query)).map(|result| result.value);
+        assert_eq!(memory.used(), 0);
+        result
+    };
+    // A thousand samples, and once more as much for a copy without stale markers.
+    let decoded = 2 * 1_000 * 16;
+    let refused = |result| matches!(result, Err(QueryError::Execution(_)));
+    assert!(refused(run(0, decoded)));
+    assert!(run(0, 4 * decoded).is_ok());
+    assert!(run(1 << 20, (1 << 20) + 4 * decoded).is_ok());
+    assert!(refused(run(1 << 20, 1 << 20)), "copies and decoded samples are there at once");
+    assert!(refused(run((1 << 20) + 1, 1 << 20)));
+}
+
+#[test]
+fn what_storage_lacks_is_a_warning() {
+    let world = World::new().load(0, 10_000, "m 1 2 3");
+    let warnings = vec!["damaged block a is not part of the answer".to_owned()];
+    let storage = Counted(&world, Arc::new(Notes { warnings: warnings.clone(), ..Notes::default() }));
+    for query in [Query::instant("m", 0), Query::range("sum(rate(m[1m]))", 0, 20_000, 10_000)] {
+        assert_eq!(block_on(world.engine.run(&storage, &query)).expect("data").warnings, warnings);
+    }
+    let both = block_on(world.engine.run(&storage, &Query::instant("quantile(2, m)", 0))).expect("data");
+    assert_eq!(both.warnings.len(), 2);
+    assert_eq!(both.warnings[0], warnings[0]);
+    assert!(both.warnings[1].starts_with("PromQL warning: quantile value"), "{}", both.warnings[1]);
+}
+
+/// Short queries end where they begin; long ones let go of the thread once before they get long.
+#[test]
+fn long_queries_pause_once() {
+    let world = World::new();
+    for i in 0..200 {
+        let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]);
+        world.write(labels, vec![Sample::new(0, 1.0)]);
+    }
+    let pauses = |query: &Query| {
+        let mut running = pin!(world.engine.run(&world.storage, query));
+        let mut context = Context::from_waker(Waker::noop());
+        (0..10).position(|_| running.as_mut().poll(&mut context).is_ready()).expect("it ends")
+    };
+    for (pauses_expected, query) in [
+        (1, Query::range("m", 0, 1_000_000, 1_000)),
+        (1, Query::instant(format!("m{}", " ".repeat(1 << 10)), 0)),
+        (1, Query::instant("sum_over_time(vector(1)[1d:1s])", 0)),
+        (1, Query::instant("quantile_over_time(0.5, m[1m])", 0)),
+    ] {
+        assert_eq!(pauses(&query), pauses_expected, "{}", query.text);
+    }
+    // On a busy machine time may go by, so each has some attempts.
+    for query in
+        [Query::instant("1", 0), Query::instant("absent(n)", 0), Query::instant("sum(m{i=\"1\"})", 0)]
+    {
+        assert!((0..100).any(|_| pauses(&query) == 0), "{}", query.text);
+    }
 }

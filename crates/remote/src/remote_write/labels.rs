@@ -1,15 +1,18 @@
 //! The labels of a decoded request, parsed when asked for.
 
-use chronolith_model::{Labels, METRIC_NAME, labels::write_quoted};
+use chronolith_model::{
+    Labels, METRIC_NAME,
+    labels::{LABELS_BYTES_MAX, LABELS_MAX, write_quoted},
+};
 use chronolith_storage::{LabelSource, RejectReason};
 
 use super::decode::{DecodeLimits, DecodedWrite, HistogramSeries};
 use crate::wire::{BYTES, Reader, WireError};
 
-/// Most labels of a series, whatever [`DecodeLimits`] allow: what is defined in the log must be read back from it.
-pub const LABELS_PER_SERIES_MAX: usize = 1 << 16;
-/// Most bytes of the label records of a series, whatever [`DecodeLimits`] allow, for the same reason.
-pub const LABEL_RECORDS_BYTES_MAX: usize = 16 << 20;
+/// Most labels of a series, whatever [`DecodeLimits`] allow.
+pub const LABELS_PER_SERIES_MAX: usize = LABELS_MAX;
+/// Most bytes of the label records of a series, whatever [`DecodeLimits`] allow.
+pub const LABEL_RECORDS_BYTES_MAX: usize = LABELS_BYTES_MAX;
 /// How many bytes of a label set a refusal shows.
 const SHOWN_BYTES_MAX: usize = 1024;
 

@@ -1,6 +1,6 @@
 //! What a server that scrapes and evaluates rules would show: valid answers, all of them empty.
 
-use chronolith_syntax::parse_metric_selector_with;
+use chronolith_promql::QueryError;
 
 use super::{ApiResult, in_turn, success};
 use crate::{error::ApiError, params::parse_integer, routes::ApiRequest};
@@ -9,11 +9,14 @@ pub(super) fn targets(request: &ApiRequest) -> ApiResult {
     let state = request.params.get("state").to_ascii_lowercase();
     // Counts of dropped targets come with the dropped targets.
     let counts = if matches!(state.as_str(), "" | "any" | "dropped") { "{}" } else { "null" };
-    Ok(Some(success(|json| {
-        json.raw("{\"activeTargets\":[],\"droppedTargets\":[],\"droppedTargetCounts\":");
-        json.raw(counts);
-        json.raw("}");
-    })))
+    Ok(Some(
+        success(|json| {
+            json.raw("{\"activeTargets\":[],\"droppedTargets\":[],\"droppedTargetCounts\":");
+            json.raw(counts);
+            json.raw("}");
+        })
+        .into(),
+    ))
 }
 
 pub(super) async fn targets_metadata(request: ApiRequest) -> ApiResult {
@@ -24,10 +27,12 @@ pub(super) async fn targets_metadata(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, _| {
         let selector = request.params.get("match_target");
         if !selector.is_empty() {
-            parse_metric_selector_with(selector, &request.state.engine().options().parse)
-                .map_err(|error| ApiError::parameter("match_target", error))?;
+            request.state.engine().selectors().add(selector).map_err(|error| match error {
+                QueryError::Parse(_) | QueryError::BadData(_) => ApiError::parameter("match_target", error),
+                error => error.into(),
+            })?;
         }
-        Ok(success(|json| json.raw("[]")))
+        Ok(success(|json| json.raw("[]")).into())
     });
     body.await.map(Some)
 }
@@ -37,5 +42,5 @@ pub(super) fn rules(request: &ApiRequest) -> ApiResult {
     if !matches!(kind.to_lowercase().as_str(), "" | "alert" | "record") {
         return Err(ApiError::parameter("type", format!("not supported value {kind:?}")));
     }
-    Ok(Some(success(|json| json.raw("{\"groups\":[]}"))))
+    Ok(Some(success(|json| json.raw("{\"groups\":[]}")).into()))
 }

@@ -1,13 +1,15 @@
 //! `labels`, `label/<name>/values`, `series`.
 
-use chronolith_model::{MatchOp, TimeRange};
-use chronolith_promql::{QueryError, Selectors};
-use chronolith_storage::{LabelQuery, Limited};
+use std::sync::Arc;
 
-use super::{ApiResult, TRUNCATED, in_turn, querier, success_with};
+use chronolith_model::{Labels, MatchOp, TimeRange};
+use chronolith_promql::{QueryError, ResultMemory, Selectors};
+use chronolith_storage::{LabelQuery, Limited, Querier, StorageError};
+
+use super::{Answer, ApiResult, TRUNCATED, in_turn, querier, success_with};
 use crate::{
     error::{ApiError, ErrorKind},
-    json::Commas,
+    json::{Commas, JsonWriter},
     params::go_quoted,
     routes::ApiRequest,
 };
@@ -15,14 +17,20 @@ use crate::{
 /// Regular expressions in all `match[]` of a request: each may hold megabytes while the request runs.
 const MATCH_REGEXES_MAX: usize = 1_000;
 
+/// So many answers are asked for at first; if there are more, [`MORE_FACTOR`] times as many, and so on: what comes is paid
+/// for before it is there, and seldom asked for twice.
+const ANSWERS_FIRST: usize = 1 << 10;
+const MORE_FACTOR: usize = 4;
+/// What an answer is taken for before one is known, in bytes.
+const ANSWER_BYTES: usize = 256;
+
 pub(super) async fn names(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, runtime| {
         request.params.well_formed()?;
         let mut selectors = request.state.engine().selectors();
         let query = label_query(request, &mut selectors)?;
-        let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
-        let names = runtime.block_on(querier.label_names(&query))?;
-        Ok(texts(&names))
+        let asked = Asked::new(request, &query, &selectors)?;
+        asked.texts(&query, |querier, query| runtime.block_on(querier.label_names(query)))
     });
     body.await.map(Some)
 }
@@ -32,9 +40,8 @@ pub(super) async fn values(request: ApiRequest) -> ApiResult {
         let name = label_name(&request.path_param)?;
         let mut selectors = request.state.engine().selectors();
         let query = label_query(request, &mut selectors)?;
-        let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
-        let values = runtime.block_on(querier.label_values(&name, &query))?;
-        Ok(texts(&values))
+        let asked = Asked::new(request, &query, &selectors)?;
+        asked.texts(&query, |querier, query| runtime.block_on(querier.label_values(&name, query)))
     });
     body.await.map(Some)
 }
@@ -53,20 +60,95 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
             _ => error,
         })?;
         let query = LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit };
-        let querier = querier(request, range)?;
-        let series = runtime.block_on(querier.series(&query))?;
-        let capacity = series.items.iter().map(|labels| labels.size_bytes() + 64).sum();
-        Ok(success_with(warnings(series.truncated), &[], capacity, |json| {
+        let asked = Asked::new(request, &query, &selectors)?;
+        let ask = |querier: &dyn Querier, query: &LabelQuery| runtime.block_on(querier.series(query));
+        let series = asked.bounded(&query, ask, Labels::size_bytes)?;
+        let bytes = |labels: &Labels| labels.size_bytes() + 64;
+        asked.answer(series, bytes, |json, series| {
             let mut commas = Commas::default();
             json.raw("[");
-            for labels in &series.items {
+            for labels in series {
                 commas.next(json);
                 json.labels(labels);
             }
             json.raw("]");
-        }))
+        })
     });
     body.await.map(Some)
+}
+
+/// A view that is asked, and the memory that its answers are charged to.
+struct Asked {
+    querier: Arc<dyn Querier>,
+    memory: ResultMemory,
+}
+
+impl Asked {
+    fn new(request: &ApiRequest, query: &LabelQuery, selectors: &Selectors) -> Result<Self, ApiError> {
+        let querier = querier(request, query.range.unwrap_or(TimeRange::ALL))?;
+        Ok(Self { querier, memory: selectors.memory() })
+    }
+
+    /// What `ask` finds, as an array of strings.
+    fn texts(
+        &self,
+        query: &LabelQuery,
+        ask: impl Fn(&dyn Querier, &LabelQuery) -> Result<Limited<String>, StorageError>,
+    ) -> Result<Answer, ApiError> {
+        let found = self.bounded(query, ask, String::len)?;
+        self.answer(found, |text| text.len() + 3, |json, texts| json.strings(texts))
+    }
+
+    /// What `ask` finds within the limit of `query`, of `bytes` each besides the thing itself.
+    fn bounded<T>(
+        &self,
+        query: &LabelQuery,
+        ask: impl Fn(&dyn Querier, &LabelQuery) -> Result<Limited<T>, StorageError>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Result<Limited<T>, ApiError> {
+        let held = self.memory.bytes();
+        let (mut most, mut each, mut known) = (ANSWERS_FIRST, ANSWER_BYTES, 0);
+        loop {
+            let mut limit = if query.limit == 0 { most } else { most.min(query.limit) };
+            while let Err(error) = self.memory.settle(held.saturating_add(limit.saturating_mul(each))) {
+                // Fewer may be all there are.
+                let more = limit.saturating_sub(known) / 2;
+                if more <= known / 8 {
+                    return Err(error.into());
+                }
+                limit = known + more;
+            }
+            let found = ask(&*self.querier, &LabelQuery { limit, ..query.clone() })?;
+            let found_bytes = found.items.iter().map(|item| size_of::<T>() + bytes(item)).sum::<usize>();
+            self.memory.settle(held.saturating_add(found_bytes))?;
+            if !found.truncated || limit == query.limit {
+                return Ok(found);
+            }
+            known = found.items.len();
+            // Others may be longer.
+            each = found_bytes.saturating_mul(5).div_ceil(known.saturating_mul(4).max(1));
+            most = most.saturating_mul(MORE_FACTOR);
+        }
+    }
+
+    /// The answer that `write` makes of what was found; `bytes` guesses what it writes for one.
+    fn answer<T>(
+        &self,
+        found: Limited<T>,
+        bytes: impl Fn(&T) -> usize,
+        write: impl FnOnce(&mut JsonWriter, &[T]),
+    ) -> Result<Answer, ApiError> {
+        let capacity = found.items.iter().map(bytes).sum();
+        self.memory.charge(capacity)?;
+        // Those that are damaged are known by now.
+        let mut warnings = self.querier.warnings();
+        if found.truncated {
+            warnings.push(TRUNCATED.to_owned());
+        }
+        let json = success_with(&warnings, &[], capacity, |json| write(json, &found.items));
+        drop(found);
+        Answer::new(json, self.memory.clone())
+    }
 }
 
 /// `limit`, `start`, `end` and `match[]` of label names and values, judged in this order.
@@ -75,16 +157,6 @@ fn label_query(request: &ApiRequest, selectors: &mut Selectors) -> Result<LabelQ
     let range = request.params.time_range()?;
     add_selectors(request, selectors)?;
     Ok(LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit })
-}
-
-fn texts(found: &Limited<String>) -> Vec<u8> {
-    let capacity = found.items.iter().map(|text| text.len() + 3).sum();
-    success_with(warnings(found.truncated), &[], capacity, |json| json.strings(&found.items))
-}
-
-fn warnings(truncated: bool) -> &'static [String] {
-    static WARNINGS: std::sync::LazyLock<[String; 1]> = std::sync::LazyLock::new(|| [TRUNCATED.to_owned()]);
-    if truncated { &*WARNINGS } else { &[] }
 }
 
 /// Adds the selectors of `match[]`, each of which has a matcher that refuses the empty value.

@@ -1,7 +1,9 @@
 //! `query`, `query_range`, `query_exemplars`, `format_query`, `parse_query`.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -11,9 +13,13 @@ use chronolith_syntax::{
     ast::{Expr, ExprKind},
     pretty, walk,
 };
-use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::{block_in_place, spawn_blocking},
+    time::timeout,
+};
 
-use super::{ApiResult, TRUNCATED, ast, in_turn, success, success_with};
+use super::{Answer, ApiResult, TRUNCATED, ast, in_turn, success, success_with};
 use crate::{
     error::ApiError,
     json::{Commas, JsonWriter},
@@ -23,6 +29,9 @@ use crate::{
 
 /// A guess at the bytes of one sample in a matrix, `[1435781451.781,"12345"],`.
 const SAMPLE_BYTES: usize = 28;
+/// What a query takes as a tree and as JSON of it, for each of its bytes, at most, about: `{a="",b="",...` is written as
+/// `{"name":"a","type":"=","value":""},`.
+const PRINTED_BYTES_PER_BYTE: usize = 64;
 /// A guess at the bytes of a series' labels.
 const LABELS_BYTES: usize = 200;
 
@@ -83,23 +92,41 @@ async fn run(request: ApiRequest, mut query: Query, deadline: Timeout, limit: us
     let stats = !request.params.get("stats").is_empty();
     let engine = Arc::clone(request.state.engine());
     let queryable = Arc::clone(&request.backend.queryable);
-    let runtime = Handle::current();
-    let task = spawn_blocking(move || {
+    let work = async move {
         let _permit = permit;
-        let mut result = runtime.block_on(engine.run(&*queryable, &query))?;
+        let mut result = engine.run(&*queryable, &query).await?;
         result.stats.queue_time += waited;
         encode(result, limit, stats)
-    });
-    let body = task.await.map_err(|_| ApiError::task_died())?;
+    };
+    let body = begun_here(work).await?;
     drop(cancel);
     body.map(Some)
+}
+
+/// The result of `work`, which may block: begun on this thread, where it ends if it is short, since to wake a thread takes
+/// longer than most queries do; from its first pause on on one that may block, while this one sees a client that goes away.
+async fn begun_here<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let mut work = Box::pin(work);
+    let runtime = Handle::current();
+    // Other tasks of this thread go on elsewhere meanwhile, where there is an elsewhere.
+    if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
+        let mut begin = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match catch_unwind(AssertUnwindSafe(|| block_in_place(&mut begin))) {
+            Ok(Poll::Ready(done)) => return Ok(done),
+            Ok(Poll::Pending) => {}
+            Err(_) => return Err(ApiError::task_died()),
+        }
+    }
+    spawn_blocking(move || runtime.block_on(work)).await.map_err(|_| ApiError::task_died())
 }
 
 /// The answer for `result`, at most `limit` series or elements of it (0 = all).
 ///
 /// # Errors
 /// When the query has not enough memory left for it.
-pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Result<Vec<u8>, ApiError> {
+pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Result<Answer, ApiError> {
     if limit > 0 && truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
@@ -110,14 +137,17 @@ pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Resu
         Value::Matrix(series) => series.iter().map(|s| LABELS_BYTES + s.points.len() * SAMPLE_BYTES).sum(),
     };
     result.memory.charge(capacity)?;
-    Ok(success_with(&result.warnings, &result.infos, capacity, |json| {
+    let json = success_with(&result.warnings, &result.infos, capacity, |json| {
         value(json, &result.value);
         if stats {
             json.raw(",\"stats\":");
             statistics(json, &result.stats);
         }
         json.raw("}");
-    }))
+    });
+    let memory = result.memory.clone();
+    drop(result);
+    Answer::new(json, memory)
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {
@@ -233,13 +263,20 @@ pub(super) async fn exemplars(request: ApiRequest) -> ApiResult {
         });
         Ok(selectors)
     });
-    Ok(selectors.await?.then(|| success(|json| json.raw("[]"))))
+    Ok(selectors.await?.then(|| success(|json| json.raw("[]")).into()))
+}
+
+/// The answer that `write` makes of the query of `request`.
+fn printed(request: &ApiRequest, write: impl FnOnce(&mut JsonWriter)) -> Result<Answer, ApiError> {
+    let memory = request.state.engine().selectors().memory();
+    memory.charge(request.params.get("query").len().saturating_mul(PRINTED_BYTES_PER_BYTE))?;
+    Answer::new(success(write), memory)
 }
 
 pub(super) async fn format(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, _| {
         let expr = parsed(request)?;
-        Ok(success(|json| json.string_html_escaped(&pretty(&expr))))
+        printed(request, |json| json.string_html_escaped(&pretty(&expr)))
     });
     body.await.map(Some)
 }
@@ -247,7 +284,7 @@ pub(super) async fn format(request: ApiRequest) -> ApiResult {
 pub(super) async fn parse(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, _| {
         let expr = parsed(request)?;
-        Ok(success(|json| ast::write(json, &expr)))
+        printed(request, |json| ast::write(json, &expr))
     });
     body.await.map(Some)
 }

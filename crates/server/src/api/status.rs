@@ -110,7 +110,7 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
         in_turn(request, move |request, _| Ok(querier(request, TimeRange::ALL)?.stats(limit))).await?;
     // What Prometheus says of an empty head.
     let range = stats.range.unwrap_or(TimeRange::new(i64::MAX, i64::MIN));
-    Ok(Some(success(|json| {
+    let json = success(|json| {
         json.raw("{\"headStats\":{");
         let fields = [
             ("numSeries", stats.series.into()),
@@ -132,7 +132,8 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
             cardinalities(json, entries);
         }
         json.raw("}");
-    })))
+    });
+    Ok(Some(json.into()))
 }
 
 /// The fields of an object that are integers, signed or not.

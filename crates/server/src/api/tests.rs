@@ -18,7 +18,7 @@ fn result(value: Value) -> QueryResult {
 }
 
 fn encoded(result: QueryResult, limit: usize, stats: bool) -> String {
-    String::from_utf8(encode(result, limit, stats).expect("no limit")).expect("JSON is UTF-8")
+    String::from_utf8(encode(result, limit, stats).expect("no limit").json).expect("JSON is UTF-8")
 }
 
 fn sample(labels: &[(&str, &str)], timestamp: i64, value: f64) -> InstantSample {

@@ -1,12 +1,14 @@
 use super::*;
+use crate::error::ErrorKind;
 
 fn of(query: &str) -> Params {
-    Params::new(None, Some(query))
+    Params::new(None, Some(query)).expect("few")
 }
 
 #[test]
 fn the_form_wins_and_lists_are_joined() {
-    let params = Params::new(Some(b"a=form&m%5B%5D=1&m[]=2&empty&plus=a+b%2B"), Some("a=url&m[]=3&b=%c3%a9"));
+    let params = Params::new(Some(b"a=form&m%5B%5D=1&m[]=2&empty&plus=a+b%2B"), Some("a=url&m[]=3&b=%c3%a9"))
+        .expect("few");
     assert_eq!(params.get("a"), "form");
     assert_eq!(params.get("b"), "\u{e9}");
     assert_eq!(params.get("plus"), "a b+");
@@ -163,5 +165,17 @@ fn timeout_and_lookback() {
     assert_eq!(lookback_of(&of("lookback_delta=1m")), Ok(Some(Duration::from_secs(60))));
     for none in ["", "lookback_delta=0", "lookback_delta=-1", "lookback_delta=NaN"] {
         assert_eq!(lookback_of(&of(none)), Ok(None), "{none}");
+    }
+}
+
+#[test]
+fn there_is_a_limit_to_parameters() {
+    let many = "a=1&".repeat(PARAMS_MAX);
+    assert_eq!(of(&many).all("a").count(), PARAMS_MAX);
+    let form = many.strip_suffix("a=1&").expect("the last");
+    assert_eq!(Params::new(Some(form.as_bytes()), Some("a=2")).expect("as many").get("a"), "1");
+    for (form, query) in [(Some(many.as_bytes()), "b=1"), (None, &*format!("{many}b=1"))] {
+        let error = Params::new(form, Some(query)).expect_err("one more");
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::BadData, "more than 10000 parameters"));
     }
 }

@@ -206,6 +206,23 @@ async fn what_is_wrong_with_a_label_query() {
     let many = "match[]=a&".repeat(1025);
     let error = bad("more than 1024 match[] parameters");
     check(&server.get(&uri(&format!("labels?{many}"))).await, 400, &error, "many selectors");
+    // Of a few texts, for equal ones are compiled once.
+    let regexes: Vec<_> = (0..1_000).map(|i| format!("a=~\"b.*{}\"", i % 10)).collect();
+    let most = format!("match[]={{{}}}&match[]=up", regexes.join(","));
+    check(&server.post("/api/v1/labels", &most).await, 200, &good("[]"), "as many as there may be");
+    let error = bad("more than 1000 regular expressions in match[] parameters");
+    let more = format!("{most}{{a=~\"b.*\"}}");
+    check(&server.post("/api/v1/labels", &more).await, 400, &error, "one more");
+    let error =
+        bad("invalid parameter \"match[]\": more than 1000 regular expressions in match[] parameters");
+    check(&server.post("/api/v1/series", &more).await, 400, &error, "one more");
+    let many = "a=1&".repeat(10_000);
+    check(
+        &server.post("/api/v1/query?query=1", &many).await,
+        400,
+        &bad("more than 10000 parameters"),
+        "parameters",
+    );
 }
 
 #[tokio::test]

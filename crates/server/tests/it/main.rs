@@ -6,4 +6,5 @@ mod harness;
 mod http;
 mod overload;
 mod serve;
+mod warnings;
 mod write;

@@ -251,7 +251,10 @@ async fn a_query_whose_client_went_away_is_stopped() {
     wait_for(|| entered.try_recv().is_ok()).await;
     gate.open.store(false, Ordering::Relaxed);
 
-    let first = tokio::spawn(app.clone().oneshot(query_request("")));
+    // A long query is not worked on where it came in.
+    let long = format!("query=up{}", "+".repeat(2_000));
+    let request = Request::get(format!("/api/v1/query?time={}&{long}", NOW / 1000)).body(Body::empty());
+    let first = tokio::spawn(app.clone().oneshot(request.expect("a request")));
     wait_for(|| entered.try_recv().is_ok()).await;
     first.abort();
     wait_for(|| state.metrics().disconnects.get() == 1).await;
@@ -374,4 +377,85 @@ async fn queries_beyond_the_memory_get_422_when_it_is_theirs_and_503_when_others
     assert!(metrics.contains("\nchronolith_memory_reserved_bytes 6.7108864e+07\n"), "{metrics}");
     drop(others);
     assert_eq!(server.get(&query(10)).await.status, 200);
+}
+
+fn label_value(value: usize) -> Vec<u8> {
+    one_series(&[("__name__", "m"), ("i", &format!("{value:0100}"))], &[(NOW, 1.0)])
+}
+
+#[tokio::test]
+async fn answers_about_labels_are_charged() {
+    let memory = MemoryBudget::new(1 << 30);
+    // The labels of a series are 110 bytes, and they are there as JSON too.
+    let bytes = 650_000;
+    let engine =
+        EngineOptions { memory_max_bytes: bytes, memory: memory.clone(), ..EngineOptions::default() };
+    let server = Server::with(HttpLimits::default(), engine);
+    for i in 0..2_000 {
+        assert_eq!(server.write(label_value(i)).await.status, 204);
+    }
+    let targets = ["/api/v1/series?match[]=m", "/api/v1/label/i/values"];
+    for target in targets {
+        assert_eq!(server.get(target).await.status, 200, "{target}");
+        assert_eq!(memory.used(), 0);
+    }
+    for i in 2_000..3_000 {
+        assert_eq!(server.write(label_value(i)).await.status, 204);
+    }
+    let text = format!("query processing would take more than {bytes} bytes of memory in query execution");
+    for target in targets {
+        let answer = server.get(target).await;
+        assert_eq!(answer.status, 422, "{target}");
+        assert!(answer.text().contains(&text), "{}", answer.text());
+        assert_eq!(memory.used(), 0);
+        let few =
+            server.get(&format!("{target}{}limit=1000", if target.contains('?') { '&' } else { '?' })).await;
+        assert!(few.status == 200 && few.text().contains("results truncated due to limit"));
+    }
+    let all = server.get("/api/v1/label/i/values?match[]=m%7Bi%3D~%22.*12..%22%7D").await;
+    assert_eq!((all.status.as_u16(), all.text().matches("000012").count()), (200, 100));
+    let others = memory.reserve(1 << 30).expect("all of it");
+    for target in targets {
+        assert_eq!(server.get(target).await.status, 503);
+    }
+    drop(others);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_waits_for_its_turn_is_charged() {
+    let memory = MemoryBudget::new(1 << 30);
+    let limits = HttpLimits { answer_memory_max_bytes: 192 << 10, ..HttpLimits::default() };
+    let engine = EngineOptions { memory: memory.clone(), ..EngineOptions::default() };
+    let server = Server::with(limits, engine);
+    let large = || {
+        let target = "/api/v1/query_range?query=1&start=0&end=10999&step=1";
+        server.router.clone().oneshot(Request::get(target).body(Body::empty()).expect("a request"))
+    };
+    let first = large().await.expect("infallible");
+    assert_eq!(
+        (first.status().as_u16(), memory.used()),
+        (200, 0),
+        "it has its share of the memory for answers"
+    );
+    let second = tokio::spawn(large());
+    wait_for(|| memory.used() > 0 && server.state.metrics().queries_in_flight.get() == 0).await;
+    assert!(memory.used() > 200_000, "{}", memory.used());
+    drop(first);
+    assert_eq!(second.await.expect("no panic").expect("infallible").status(), 200);
+    assert_eq!(memory.used(), 0);
+}
+
+#[tokio::test]
+async fn large_forms_are_charged() {
+    let memory = MemoryBudget::new(1 << 20);
+    let limits = HttpLimits { form_body_max_bytes: 600 << 10, ..HttpLimits::default() };
+    let engine = EngineOptions { memory: memory.clone(), ..EngineOptions::default() };
+    let server = Server::with(limits, engine);
+    let form = |bytes: usize| format!("query=1&unused={}", "x".repeat(bytes - 15));
+    assert_eq!(server.post("/api/v1/query", &form(500 << 10)).await.status, 200);
+    assert_eq!(memory.used(), 0);
+    let refused = server.post("/api/v1/query", &form(520 << 10)).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "5"), "{}", refused.text());
+    assert_eq!(server.post("/api/v1/query", &form(60 << 10)).await.status, 200);
+    assert_eq!(server.post("/api/v1/query", &form((600 << 10) + 1)).await.status, 503);
 }

@@ -115,23 +115,56 @@ async fn a_body_that_never_ends_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_above_the_limit_waits() {
-    let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
+async fn above_the_limit_the_longest_idle_connection_makes_place() {
+    let limits = HttpLimits { connections_max: 2, ..HttpLimits::default() };
     let server = Server::new();
     let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
-    let mut first = TcpStream::connect(address).await.expect("connect");
-    assert!(ask(&mut first, "/-/ready").await.contains("200 OK"));
-    let mut second = TcpStream::connect(address).await.expect("the backlog takes it");
-    second.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
-    let mut answer = [0; 15];
-    assert!(
-        timeout(Duration::from_millis(100), second.read_exact(&mut answer)).await.is_err(),
-        "no answer yet"
-    );
-    drop(first);
-    let read = timeout(Duration::from_secs(5), second.read_exact(&mut answer)).await.expect("in time");
-    read.expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let mut silent = TcpStream::connect(address).await.expect("connect");
+    let mut idle = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut idle, "/-/ready").await.contains("200 OK"));
+    let mut third = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut third, "/-/ready").await.contains("200 OK"));
+    assert!(is_closed(&mut silent).await, "it never asked anything");
+    sleep(Duration::from_millis(20)).await;
+    assert!(ask(&mut idle, "/-/ready").await.contains("200 OK"), "it was idle for less");
+    let mut fourth = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut fourth, "/-/ready").await.contains("200 OK"));
+    sleep(Duration::from_millis(20)).await;
+    assert!(is_closed(&mut third).await, "now it was idle for longer than the other");
+    assert!(ask(&mut idle, "/-/ready").await.contains("200 OK"));
+    // One that has sent half a header goes too.
+    idle.write_all(b"GET /-/ready HTTP/1.1\r\nHost:").await.expect("send");
+    fourth.write_all(b"GET /-/ready HTTP/1.1\r\nHost:").await.expect("send");
+    let mut fifth = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut fifth, "/-/ready").await.contains("200 OK"));
+    assert!(is_closed(&mut fourth).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn above_the_limit_of_running_requests_connections_are_refused() {
+    let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
+    let (address, _stop, _task) = start(slow_app(), limits).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut busy = TcpStream::connect(address).await.expect("connect");
+    busy.write_all(get("/slow").as_bytes()).await.expect("send");
+    sleep(Duration::from_millis(50)).await;
+    let mut second = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut second, "/slow").await.ends_with("slow"), "it waits for a place");
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await.expect("read");
+    assert!(answer.ends_with("slow"), "what runs is finished before: {answer}");
+
+    second.write_all(get("/stuck").as_bytes()).await.expect("send");
+    sleep(Duration::from_millis(50)).await;
+    for _ in 0..3 {
+        let mut refused = TcpStream::connect(address).await.expect("connect");
+        let answer = ask(&mut refused, "/slow").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 5\r\n"), "{answer}");
+        assert!(is_closed(&mut refused).await);
+    }
+    drop(second);
+    let mut third = TcpStream::connect(address).await.expect("connect");
+    assert!(ask(&mut third, "/slow").await.ends_with("slow"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -184,13 +184,16 @@ async fn what_is_valid_is_stored_beside_what_is_not() {
         // Unsorted, with an empty value: the receiver puts it right.
         .series([("x", "1"), ("e", ""), ("__name__", "unsorted")], &now);
     let answer = server.write(request.snappy()).await;
-    let text = "out of order sample for series {__name__=\"up\", job=\"a\"}\n\
+    let text = "out of order sample for series {__name__=\"up\", job=\"a\"} at 1795221256000 (2026-11-21T00:34:16Z): older \
+                than the newest sample of the series\n\
                 duplicate sample for timestamp 1795221257000; overrides not allowed: existing 1, new value 2 for series \
                 {__name__=\"up\", job=\"a\"}\n\
                 invalid metric name or labels, got {job=\"a\"}\n\
                 invalid labels for series, labels {__name__=\"twice\", x=\"1\", x=\"2\"}, duplicated label x\n\
-                out of bounds: timestamp is too far in the future for series {__name__=\"future\", job=\"a\"}\n\
-                out of bounds for series {__name__=\"past\", job=\"a\"}\n";
+                out of bounds: timestamp is too far in the future for series {__name__=\"future\", job=\"a\"} at \
+                1795224862000 (2026-11-21T01:34:22Z): more than 10 minutes ahead of the clock of this server\n\
+                out of bounds for series {__name__=\"past\", job=\"a\"} at 1000 (1970-01-01T00:00:01Z): older than \
+                storage.retention\n";
     check(&answer, 400, text, "partial");
     assert!(stored(&server, "good").await.contains("[[1795221262,\"7\"]]"));
     assert!(stored(&server, "up").await.contains("[[1795221257,\"1\"],[1795221262,\"7\"]]"));

@@ -57,7 +57,7 @@ fn labels(job: &str) -> Labels {
 }
 
 /// Appends to one series.
-fn append(
+pub(super) fn append(
     engine: &dyn Appender,
     job: &str,
     samples: &[Sample],
@@ -79,7 +79,7 @@ fn append(
 }
 
 /// A counter of `n` observations in each of its buckets.
-fn counter(n: u64) -> Histogram {
+pub(super) fn counter(n: u64) -> Histogram {
     let parts = HistogramParts {
         schema: 2,
         zero_threshold: 0.001,

@@ -8,12 +8,13 @@ use std::{
 use chronolith_block::{BlockRange, BlockSpec, BlockWriter, block_path, series_order, tombstones_path};
 use chronolith_head::HeadView;
 use chronolith_model::{Labels, TenantId, TimeRange};
-use chronolith_storage::Samples;
+use chronolith_storage::{ExemplarQuery, Samples};
 
 use crate::{
     blocks::Version,
     deletion,
     dir::{blocks, write_format},
+    extras::{self, Exemplars},
     store::Store,
 };
 
@@ -132,6 +133,15 @@ impl Copy<'_> {
         let mut writer = BlockWriter::create(&env.fs, &dir, spec)?;
         writer.begin_part(store.blocks.next_priority())?;
         let mut samples = Samples::default();
+        let behind = self.version.head_from.boundary().saturating_add(1);
+        let in_head = TimeRange::new(range.min.max(behind), range.max);
+        let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: in_head };
+        let mut in_head = view.exemplars(&query);
+        for of in &mut in_head {
+            let deleted = deletion::deleted(&self.version.deletions, tenant, &of.labels);
+            of.exemplars.retain(|exemplar| !deleted.iter().any(|range| range.contains(exemplar.timestamp)));
+        }
+        let mut exemplars = Exemplars::new(in_head);
         for some in series.chunks(SERIES_AT_ONCE) {
             let numbers: Vec<u32> = some.iter().map(|(_, number)| *number).collect();
             let fetched = view.fetch(&numbers, range);
@@ -139,20 +149,20 @@ impl Copy<'_> {
                 samples.clear();
                 fetched.read(at, &mut samples)?;
                 let deleted = deletion::deleted(&self.version.deletions, tenant, labels);
-                deletion::remove(&mut samples, (0, 0), &deleted);
+                deletion::remove(&mut samples, (0, 0, 0), &deleted);
                 if samples.newest().is_none() {
                     continue;
                 }
                 if samples.len().max(samples.histograms.len()) > PART_SAMPLES_MAX {
                     return Ok(false);
                 }
-                let id = writer.add_series(labels)?;
-                writer.push_floats(id, &samples.timestamps, &samples.values)?;
-                writer.push_histograms(id, &samples.histogram_timestamps, &samples.histograms)?;
+                let id = extras::write_series(&mut writer, labels, &samples)?;
+                exemplars.of_series(labels, id);
             }
         }
         writer.end_part()?;
         if writer.series() > 0 {
+            exemplars.write(&mut writer)?;
             writer.finish()?;
         }
         Ok(true)

@@ -74,6 +74,7 @@ impl BlockSet {
             cache,
             current: RwLock::new(Arc::new(version)),
             changes: Mutex::new(changes),
+            leftovers: Mutex::default(),
             counters,
         };
         Ok((set, report))
@@ -100,6 +101,9 @@ impl TenantDir<'_> {
                 }
             }
         }
+        // A killed process may have left names of tombstones that are not durable yet. A deletion that is known from here on
+        // is not written again when it is repeated.
+        fs.sync_dir(&self.dir).map_err(refused)?;
         self.remove_superseded()?;
         let there: HashSet<Ulid> = self.found.blocks.iter().map(|block| block.meta().spec.ulid).collect();
         for (_, name) in sidecars.iter().filter(|(ulid, _)| !there.contains(ulid)) {

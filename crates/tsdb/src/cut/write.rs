@@ -7,14 +7,18 @@ use chronolith_head::{Cut, ReadError};
 use chronolith_model::{Labels, METRIC_NAME, TenantId, TimeRange};
 use chronolith_storage::Samples;
 
-use crate::store::Store;
+use crate::{
+    extras::{self, Exemplars},
+    store::Store,
+};
 
 /// A series may have so many samples in one part of a block.
 const PART_SAMPLES_MAX: usize = 1 << 16;
 
 /// Why a cut cannot be written now.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CutError {
+#[non_exhaustive]
+pub enum CutError {
     /// A block cannot be written or opened.
     #[error("cannot write a block")]
     Block(#[from] chronolith_block::Error),
@@ -72,6 +76,7 @@ pub(crate) fn block(
     writer.begin_part(store.blocks.next_priority())?;
     let mut metrics: Vec<String> = Vec::new();
     let mut samples = Samples::default();
+    let mut exemplars = exemplars_of(store, cut, tenant, TimeRange::new(window.min, max));
     for entries in store.head.cut_series(cut, tenant, window) {
         if store.stopping() {
             return Err(CutError::Stopped);
@@ -90,9 +95,8 @@ pub(crate) fn block(
             if samples.len().max(samples.histograms.len()) > PART_SAMPLES_MAX {
                 return Ok(Written::TooDense);
             }
-            let id = writer.add_series(&entry.labels)?;
-            writer.push_floats(id, &samples.timestamps, &samples.values)?;
-            writer.push_histograms(id, &samples.histogram_timestamps, &samples.histograms)?;
+            let id = extras::write_series(&mut writer, &entry.labels, &samples)?;
+            exemplars.of_series(&entry.labels, id);
             let metric = entry.labels.get(METRIC_NAME).unwrap_or_default();
             if metrics.last().is_none_or(|last| last != metric) {
                 metrics.push(metric.to_owned());
@@ -106,8 +110,19 @@ pub(crate) fn block(
     for metadata in metrics.iter().flat_map(|metric| store.metadata.get(tenant, Some(metric))) {
         writer.push_metadata(&metadata)?;
     }
+    exemplars.write(&mut writer)?;
     writer.finish()?;
     Ok(Written::Block)
+}
+
+/// The exemplars that belong to a block of `range`.
+fn exemplars_of(store: &Store, cut: &Cut, tenant: &TenantId, range: TimeRange) -> Exemplars {
+    let mut of_cut = store.head.cut_exemplars(cut, tenant);
+    for of_series in &mut of_cut {
+        of_series.exemplars.retain(|exemplar| range.contains(exemplar.timestamp));
+    }
+    of_cut.retain(|of_series| !of_series.exemplars.is_empty());
+    Exemplars::new(of_cut)
 }
 
 /// What was read before the damage is kept.

@@ -1,13 +1,14 @@
 //! The samples of one series out of several sources.
 
+use chronolith_model::StartTimestamp;
 use chronolith_storage::Samples;
 
-/// Where the samples of a source begin: among the floats, and among the histograms.
-pub(super) type Start = (usize, usize);
+/// Where the samples of a source begin: among the floats, and among the histograms; and where its start timestamps do.
+pub(crate) type Start = (usize, usize, usize);
 
 /// The places behind the last samples.
-pub(super) fn end(samples: &Samples) -> Start {
-    (samples.timestamps.len(), samples.histogram_timestamps.len())
+pub(crate) fn end(samples: &Samples) -> Start {
+    (samples.timestamps.len(), samples.histogram_timestamps.len(), samples.starts.len())
 }
 
 /// Whether the runs that begin at `starts`, of which the last reaches to the end, come one after the other.
@@ -27,10 +28,11 @@ fn in_order(samples: &Samples, starts: &[Start]) -> bool {
 }
 
 /// Sorts the samples behind the first of `starts`, each of which begins a run, by time. Of samples at one timestamp that
-/// of the earliest run counts; inside a run there is one.
-pub(super) fn settle(samples: &mut Samples, starts: &[Start]) {
+/// of the earliest run counts, with its start timestamp; inside a run there is one.
+pub(crate) fn settle(samples: &mut Samples, starts: &[Start]) {
     let Some(first) = starts.first().copied() else { return };
-    if starts.len() < 2 || in_order(samples, starts) {
+    let known = samples.starts.len() > first.2;
+    if !known && (starts.len() < 2 || in_order(samples, starts)) {
         return;
     }
     // Timestamp, run, and place among the floats or the histograms.
@@ -45,6 +47,9 @@ pub(super) fn settle(samples: &mut Samples, starts: &[Start]) {
     // Runs are sorted already: this merges them.
     picks.sort_by_key(|(t, run, _)| (*t, *run));
     picks.dedup_by_key(|(t, ..)| *t);
+    if known {
+        settle_starts(samples, starts, picks.iter().map(|(t, run, _)| (*t, *run)));
+    }
     let values = samples.values.split_off(first.0);
     let mut histograms: Vec<Option<_>> =
         samples.histograms.split_off(first.1).into_iter().map(Some).collect();
@@ -63,6 +68,20 @@ pub(super) fn settle(samples: &mut Samples, starts: &[Start]) {
                 }
             }
         }
+    }
+}
+
+/// Gives each of `picks`, its timestamp and run, the start it has in that run.
+fn settle_starts(samples: &mut Samples, starts: &[Start], picks: impl Iterator<Item = (i64, usize)>) {
+    let first = starts.first().map_or(0, |start| start.2);
+    let steps = samples.starts.split_off(first);
+    let of_run = |run: usize| {
+        let begin = starts.get(run).map_or(0, |start| start.2 - first);
+        let end = starts.get(run + 1).map_or(steps.len(), |start| start.2 - first);
+        steps.get(begin..end).unwrap_or_default()
+    };
+    for (t, run) in picks {
+        samples.push_start(t, StartTimestamp::at(of_run(run), t));
     }
 }
 
@@ -97,11 +116,18 @@ mod tests {
             let mut samples = Samples::default();
             samples.push(-5, 0.5);
             let mut model: BTreeMap<i64, Kind> = BTreeMap::from([(-5, Kind::Float(0.5))]);
-            let mut starts = Vec::new();
+            let mut starts: Vec<Start> = Vec::new();
+            let mut began_at = BTreeMap::from([(-5, 0)]);
             for (number, run) in runs.iter().enumerate() {
                 starts.push(end(&samples));
                 for (t, float) in run {
                     let t = t + shift * number as i64;
+                    // Some runs know nothing of starts.
+                    let began = if number % 2 == 0 { (t / 10) * 10 + number as i64 } else { 0 };
+                    if began != samples.starts.get(starts.last().expect("pushed").2..).and_then(<[_]>::last).map_or(0, |step: &StartTimestamp| step.start) {
+                        samples.starts.push(StartTimestamp { since: t, start: began });
+                    }
+                    began_at.entry(t).or_insert(began);
                     if *float {
                         samples.push(t, number as f64);
                         model.entry(t).or_insert(Kind::Float(number as f64));
@@ -112,6 +138,9 @@ mod tests {
                 }
             }
             settle(&mut samples, &starts);
+            for (t, began) in began_at {
+                prop_assert_eq!(samples.start_at(t), began, "at {}", t);
+            }
             let floats = samples.timestamps.iter().zip(&samples.values).map(|(t, v)| (*t, Kind::Float(*v)));
             let histograms = samples.histogram_timestamps.iter().map(|t| (*t, Kind::Histogram));
             prop_assert_eq!(samples.histograms.len(), samples.histogram_timestamps.len());

@@ -204,12 +204,14 @@ impl<'a> MergedBatch<'a> {
             values: take(&mut into.values),
             histogram_timestamps: take(&mut into.histogram_timestamps),
             histograms: take(&mut into.histograms),
+            starts: Vec::new(),
         };
         let read = reader.read(source.series, set.range, &mut columns);
         into.timestamps = columns.timestamps;
         into.values = columns.values;
         into.histogram_timestamps = columns.histogram_timestamps;
         into.histograms = columns.histograms;
+        into.starts.append(&mut columns.starts);
         read.map_err(|error| set.view.failed(block, &error))?;
         let mut readers = readers.lock();
         if readers.len() < READERS_MAX {
@@ -242,5 +244,9 @@ impl SeriesBatch for MergedBatch<'_> {
         }
         settle(into, &starts);
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.fetched.bytes() + self.places.capacity() * size_of::<Option<usize>>()
     }
 }

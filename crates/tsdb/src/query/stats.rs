@@ -8,17 +8,17 @@ use chronolith_storage::{CardinalityEntry, StorageStats};
 use super::View;
 
 /// The largest of the counts that are added.
-struct Top {
+pub(super) struct Top {
     limit: usize,
     best: Vec<CardinalityEntry>,
 }
 
 impl Top {
-    const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize) -> Self {
         Self { limit, best: Vec::new() }
     }
 
-    fn add(&mut self, name: impl FnOnce() -> String, value: u64) {
+    pub(super) fn add(&mut self, name: impl FnOnce() -> String, value: u64) {
         self.best.push(CardinalityEntry { name: name(), value });
         if self.best.len() >= self.limit.saturating_mul(2).max(64) {
             self.settle();
@@ -31,7 +31,7 @@ impl Top {
         self.best.truncate(self.limit);
     }
 
-    fn finish(mut self) -> Vec<CardinalityEntry> {
+    pub(super) fn finish(mut self) -> Vec<CardinalityEntry> {
         self.settle();
         self.best
     }

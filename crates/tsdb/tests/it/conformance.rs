@@ -16,6 +16,8 @@ fn the_database_keeps_the_contract_of_storage() {
         let machine = Machine::at(1_000_000_000);
         machine.open(quick()).0
     });
+    conformance::check_admin(|| Machine::at(1_000_000_000).open(quick()).0);
+    conformance::check_label_limits(|| Machine::at(1_000_000_000).open(quick()).0);
 }
 
 #[test]

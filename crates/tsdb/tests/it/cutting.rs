@@ -228,3 +228,34 @@ fn start_is_inside_a_window() {
     let (sim, model) = before_a_cut(1);
     assert_eq!(count(&sim.content()), count(&model));
 }
+
+#[test]
+fn a_sender_that_lags_goes_on_behind_every_cut() {
+    let (sim, mut model) = before_a_cut(7);
+    let tenant = TenantId::default();
+    // Two series of a sender that was away for twelve hours: in order, faster than time passes.
+    let mut t = sim.now() - 12 * 3_600_000;
+    loop {
+        let until = sim.now().min(t + 6_000_000);
+        while t < until {
+            let samples = [(100, t), (101, t + 7)];
+            assert_eq!(
+                sim.send(&tenant, &samples).as_deref(),
+                Some(&samples[..]),
+                "{} behind",
+                sim.now() - t
+            );
+            note(&mut model, &samples);
+            t += 300_000;
+        }
+        if t >= sim.now() {
+            break;
+        }
+        sim.scrape(&mut model, 3, 60);
+    }
+    let stats = sim.db().stats();
+    assert!(stats.jobs.cuts >= 2, "{:?}", stats.jobs);
+    same(&sim.content(), &model, "all of it is there");
+    cut(&sim, &mut model);
+    same(&sim.content(), &model, "and stays");
+}

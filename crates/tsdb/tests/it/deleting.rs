@@ -130,8 +130,10 @@ fn a_damaged_block_is_set_aside_and_named() {
             sim.restart();
             let querier = sim.db().querier(&tenant, TimeRange::ALL).expect("ready");
             let error = read_all(&*querier).expect_err("damaged");
-            let StorageError::Corrupt { reason } = &error else { panic!("{error}") };
+            // It can be asked again.
+            let StorageError::Unavailable { reason } = &error else { panic!("{error}") };
             assert!(reason.contains(&name) && reason.contains("offset"), "{reason}");
+            assert!(reason.starts_with("damaged block set aside, ask again"), "{reason}");
         }
         let quarantine = dir.join("quarantine");
         assert_eq!(sim.fs.list(&quarantine).expect("made"), std::slice::from_ref(&name));
@@ -188,6 +190,35 @@ fn blocks_go_by_age_and_by_size() {
     sim.restart_stepped();
     sim.run(Duration::from_secs(10));
     assert_eq!(sim.db().stats().blocks.blocks, 0);
+}
+
+#[test]
+fn blocks_do_not_go_for_bytes_of_the_log() {
+    let (mut sim, model) = filled(7);
+    sim.db().close().expect("closes");
+    let lengths = |dir: &str| -> u64 {
+        let dir = Path::new(DIR).join(dir);
+        let names = sim.fs.list(&dir).expect("listed");
+        names.iter().filter_map(|name| Some(sim.fs.read(&dir.join(name))?.len() as u64)).sum()
+    };
+    let (blocks, beside) = (lengths("blocks/anonymous"), lengths("wal") + lengths("head"));
+    let before = sim.fs.list(&Path::new(DIR).join("blocks/anonymous")).expect("listed").len() as u64;
+    assert!(before > 1 && beside > blocks, "{before} blocks, {blocks} bytes, {beside} beside them");
+
+    // All together is above the limit, but the blocks have room in their half.
+    sim.options.retention_bytes = 2 * blocks;
+    sim.restart_stepped();
+    sim.run(Duration::from_secs(10));
+    assert_eq!(sim.db().stats().blocks.blocks, before);
+    same(&sim.content(), &model, "nothing is dropped");
+
+    // The blocks alone are too many: only the oldest go.
+    sim.db().close().expect("closes");
+    sim.options.retention_bytes = 2 * blocks - 2;
+    sim.restart_stepped();
+    sim.run(Duration::from_secs(10));
+    let left = sim.db().stats().blocks.blocks;
+    assert!(left > 0 && left < before, "{left} of {before}");
 }
 
 #[test]

@@ -7,11 +7,12 @@ use chronolith_env::Fs;
 use chronolith_testkit::fake_env::FakeEnv;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::{
-    LogSource, LoggedSample, Replay, ReplayReport, SeriesDef, ShardLog, Turn, Wal, WalOptions,
+    LogSource, LoggedBlob, LoggedSample, LoggedStart, Replay, ReplayReport, SeriesDef, ShardLog, Turn, Wal,
+    WalOptions,
 };
 use parking_lot::Mutex;
 
-use crate::support::{Bench, DIR, names, options};
+use crate::support::{Bench, DIR, Kind, names, options};
 
 /// A replay that knows records up to a number, and notes the numbers of the others.
 struct Knows {
@@ -29,6 +30,18 @@ impl Replay for Knows {
 
     fn samples(&self, _: usize, sequence: u64, samples: &[LoggedSample]) {
         assert!(!samples.is_empty());
+        self.sequences.lock().push(sequence);
+    }
+
+    fn histograms(&self, _: usize, sequence: u64, _: &[LoggedBlob<'_>]) {
+        self.sequences.lock().push(sequence);
+    }
+
+    fn starts(&self, _: usize, sequence: u64, _: &[LoggedStart]) {
+        self.sequences.lock().push(sequence);
+    }
+
+    fn exemplars(&self, _: usize, sequence: u64, _: &[LoggedBlob<'_>]) {
         self.sequences.lock().push(sequence);
     }
 
@@ -102,7 +115,8 @@ fn known_records_are_passed_over() {
     let fs = FaultFs::new();
     let bench = Bench::open(&fs, 1, WalOptions { segment_bytes: 600, ..options(4) });
     for t in 0..40 {
-        assert!(bench.commit((t % 4) as usize, &[((t % 4) as u32, t, 1.0)]));
+        let kind = Kind::ALL[(t / 4 % 4) as usize];
+        assert!(bench.commit_kinds((t % 4) as usize, &[(kind, (t % 4) as u32, t, 1.0)]));
     }
     bench.kill();
     let (all, report) = replay(&fs, 0);

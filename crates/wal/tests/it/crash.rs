@@ -8,7 +8,7 @@ use chronolith_testkit::fake_env::SimRng;
 use chronolith_testkit::fault_fs::{CrashMode, Fault, FaultFs};
 use chronolith_wal::{SyncPolicy, WalOptions};
 
-use crate::support::{Bench, Row, Shards};
+use crate::support::{Bench, Kind, Row, Shards};
 
 const MODES: [CrashMode; 4] =
     [CrashMode::LoseUnsynced, CrashMode::Tear, CrashMode::Subset, CrashMode::KeepAll];
@@ -48,14 +48,15 @@ fn run(seed: u64, sync: SyncPolicy, lying: bool, modes: &[CrashMode]) -> Outcome
         let mut waiting = Vec::new();
         for _ in 0..below(40) {
             let shard = below(3) as usize;
-            let samples: Vec<(u32, i64, f64)> = (0..1 + below(30))
+            let samples: Vec<(Kind, u32, i64, f64)> = (0..1 + below(30))
                 .map(|_| {
                     clock += 1;
-                    ((below(40) * 3) as u32 + shard as u32, clock, clock as f64)
+                    let kind = Kind::ALL[below(8).min(3) as usize];
+                    (kind, (below(40) * 3) as u32 + shard as u32, clock, clock as f64)
                 })
                 .collect();
-            let batch = bench.shards.append(shard, &samples);
-            let rows: Vec<Row> = samples.iter().map(|(s, t, v)| (*s, *t, v.to_bits())).collect();
+            let batch = bench.shards.append_kinds(shard, &samples);
+            let rows: Vec<Row> = samples.iter().map(|(_, s, t, v)| (*s, *t, v.to_bits())).collect();
             sent.extend(&rows);
             waiting.push((batch, rows));
             if below(3) == 0 {

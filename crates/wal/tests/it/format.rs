@@ -3,18 +3,29 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use chronolith_env::Fs;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::inspect::{self, Content, EntryStatus, RecordInfo};
 use chronolith_wal::{Error, RecordType, Wal};
 use proptest::prelude::*;
 
-use crate::support::{Bench, DIR, Row, options, replay, segment};
+use crate::support::{Bench, DIR, Kind, Row, options, replay, segment};
 
 /// The worked example of docs/format/wal.md.
 fn example() -> FaultFs {
     let fs = FaultFs::new();
     let bench = Bench::open(&fs, 1, options(2));
-    let batch = bench.shards.append(1, &[(1, 1_700_000_000_000, 1.5), (3, 1_700_000_000_000, 1.5)]);
+    let t = 1_700_000_000_000;
+    let start = f64::from_bits(1_699_999_990_000);
+    let rows = [
+        (Kind::Sample, 1, t, 1.5),
+        (Kind::Sample, 3, t, 1.5),
+        (Kind::Histogram, 1, t + 1, 2.5),
+        (Kind::Histogram, 3, t, 0.0),
+        (Kind::Start, 3, t, start),
+        (Kind::Exemplar, 1, t, 1.0),
+    ];
+    let batch = bench.shards.append_kinds(1, &rows);
     bench.wal.log_floor(Some("anonymous"), 1000);
     assert!(bench.settle(batch));
     bench.kill()
@@ -28,16 +39,52 @@ fn hex(bytes: &[u8]) -> String {
 fn bytes_are_those_of_the_document() {
     let bytes = example().read(&segment(1)).unwrap();
     let document = include_str!("../../../../docs/format/wal.md");
-    let example: String = document
-        .split("```hex\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next())
-        .unwrap()
-        .lines()
-        .map(|line| line.split('|').next().unwrap().trim())
-        .collect::<Vec<_>>()
-        .join(" ");
-    assert_eq!(hex(&bytes), example);
+    let example = document.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(hex(&bytes), plain(example));
+}
+
+/// Without what is said to it.
+fn plain(annotated: &str) -> String {
+    let lines: Vec<_> = annotated.lines().map(|line| line.split('|').next().unwrap().trim()).collect();
+    lines.join(" ")
+}
+
+/// A segment as version 1 wrote it: the same example, as far as that went.
+fn version_1() -> Vec<u8> {
+    let plain = plain(include_str!("version_1.hex"));
+    plain.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+#[test]
+fn version_1_is_read_and_carried_on() {
+    let (t, bits) = (1_700_000_000_000, 1.5_f64.to_bits());
+    for header_damaged in [false, true] {
+        let fs = FaultFs::new();
+        fs.create_dir_all(Path::new(DIR)).unwrap();
+        let mut bytes = version_1();
+        if header_damaged {
+            bytes[9] ^= 1;
+        }
+        fs.put(&segment(1), bytes);
+        let inspected = inspect::Segment::open(&fs, &segment(1)).unwrap();
+        assert_eq!(inspected.summary().version, if header_damaged { 0 } else { 1 });
+        let counts = inspected.entries().map(|entry| match entry.status {
+            EntryStatus::Record(info) => {
+                assert!(inspected.content(&entry, &mut |_| {}).unwrap(), "{entry:?}");
+                info.count
+            }
+            EntryStatus::Damaged { .. } => panic!("{entry:?}"),
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [Some(2), Some(2), Some(1), Some(2)]);
+        let bench = Bench::open(&fs, 3, options(2));
+        assert_eq!(bench.replayed.sorted(), [(1, t, bits), (3, t, bits)]);
+        assert_eq!(*bench.replayed.floors.lock(), [(Some("anonymous".to_owned()), 1000)]);
+        assert_eq!(bench.report.damage_count, u64::from(header_damaged));
+        assert!(bench.commit_kinds(0, &[(Kind::Histogram, 2, t + 1, 0.5)]));
+        let (_, report, replayed) = replay(&bench.kill());
+        assert_eq!(replayed.sorted(), [(1, t, bits), (2, t + 1, 0.5_f64.to_bits()), (3, t, bits)]);
+        assert_eq!((report.samples, report.histograms), (2, 1));
+    }
 }
 
 #[test]
@@ -67,11 +114,15 @@ fn inspection_lists_every_record() {
     let want = [
         (RecordType::Series, Some(1), 2),
         (RecordType::Samples, Some(1), 2),
+        (RecordType::Histograms, Some(1), 2),
+        (RecordType::Starts, Some(1), 1),
+        (RecordType::Exemplars, Some(1), 1),
         (RecordType::Floor, None, 1),
         (RecordType::Series, Some(1), 2),
     ];
     assert_eq!(kinds, want);
-    assert_eq!(infos[1].times, Some((t, t)));
+    let times = [(t, t), (t, t + 1), (t, t), (t, t)].map(Some);
+    assert_eq!([1, 2, 3, 4].map(|at: usize| infos[at].times), times);
     assert!(infos.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
     let mut seen = Vec::new();
     for entry in &entries {
@@ -81,13 +132,19 @@ fn inspection_lists_every_record() {
                     Content::Series(d) => format!("{}:{:?}", d.series, d.labels.clone().collect::<Vec<_>>()),
                     Content::Sample(s) => format!("{}@{}={}", s.series, s.timestamp, s.value),
                     Content::Floor(tenant, t) => format!("{tenant:?}>={t}"),
+                    Content::Histogram(e) => format!("{}@{} h{}", e.series, e.timestamp, e.bytes.len()),
+                    Content::Start(s) => format!("{}@{} s{}", s.series, s.since, s.start),
+                    Content::Exemplar(e) => format!("{}@{} e{}", e.series, e.timestamp, e.bytes.len()),
                     other => panic!("{other:?}"),
                 }))
                 .unwrap()
         );
     }
     assert_eq!(seen[0], r#"1:[("__name__", "m"), ("id", "1")]"#);
-    assert_eq!(seen[2..5], ["1@1700000000000=1.5", "3@1700000000000=1.5", r#"Some("anonymous")>=1000"#]);
+    let samples = ["1@1700000000000=1.5", "3@1700000000000=1.5", "1@1700000000001 h9", "3@1700000000000 h9"];
+    assert_eq!(seen[2..6], samples);
+    let others = ["3@1700000000000 s1699999990000", "1@1700000000000 e9", r#"Some("anonymous")>=1000"#];
+    assert_eq!(seen[6..9], others);
 }
 
 #[test]
@@ -95,21 +152,22 @@ fn floors_and_definitions_come_back() {
     let (_, report, replayed) = replay(&example());
     assert_eq!(*replayed.floors.lock(), [(Some("anonymous".to_owned()), 1000)]);
     assert_eq!(replayed.series.lock()[&3], ["anonymous", "__name__=m", "id=3"]);
-    assert_eq!((report.samples, report.series, report.records, report.damage_count), (2, 4, 4, 0));
+    assert_eq!((report.samples, report.series, report.records, report.damage_count), (2, 4, 7, 0));
+    assert_eq!((report.histograms, report.starts, report.exemplars), (2, 1, 1));
 }
 
 #[test]
 fn another_version_is_refused_and_left_alone() {
     let fs = example();
     let mut bytes = fs.read(&segment(1)).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let crc = chronolith_codec::crc32(&bytes[..36]);
     bytes[36..40].copy_from_slice(&crc.to_le_bytes());
     bytes.extend_from_slice(b"torn");
     fs.put(&segment(1), bytes.clone());
     let fake = chronolith_testkit::fake_env::FakeEnv::new(Arc::new(fs.clone()), 1);
     let refused = Wal::open(&fake.env, Path::new(DIR), options(2)).unwrap_err();
-    assert!(matches!(refused, Error::ForeignVersion { got: 2, expected: 1, .. }));
+    assert!(matches!(refused, Error::ForeignVersion { got: 3, expected: 2, .. }));
     let text = refused.to_string();
     assert!(text.contains("/data/wal/00000001.wal") && text.contains("nothing was changed"), "{text}");
     assert_eq!(fs.read(&segment(1)).unwrap(), bytes);
@@ -183,4 +241,43 @@ fn large_batches_are_split_into_records() {
     assert_eq!((report.samples, report.series), (150_000, 300_000));
     let rows = replayed.rows.lock();
     assert!(rows[&0].iter().zip(&samples).all(|(got, want)| *got == (want.0, want.1, want.2.to_bits())));
+}
+
+#[test]
+fn large_batches_of_histograms_are_split_and_packed() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 5, options(1));
+    let rows: Vec<_> = (0..200_000_u32)
+        .map(|i| (Kind::Histogram, i % 500, 1_700_000_000_000 + i64::from(i), f64::from(i % 7)))
+        .collect();
+    assert!(bench.commit_kinds(0, &rows));
+    let stats = bench.wal.stats().snapshot();
+    assert_eq!((stats.histograms, stats.samples, stats.exemplars), (200_000, 0, 0));
+    let info = bench.wal.segments()[0];
+    assert_eq!(info.times, Some((1_700_000_000_000, 1_700_000_199_999)), "they count as samples do");
+    let fs = bench.kill();
+    let opened = inspect::Segment::open(&fs, &segment(1)).unwrap();
+    let mut counts = Vec::new();
+    for entry in opened.entries() {
+        let EntryStatus::Record(info) = entry.status else { panic!("{entry:?}") };
+        if info.record_type == Some(RecordType::Histograms) {
+            assert!(info.packed && entry.bytes < 1024 * 1024, "{entry:?}");
+            counts.push(info.count.unwrap());
+        }
+    }
+    // 14 bytes each, or 13: a record is full before it has as many as it may.
+    assert!(counts.len() > 3 && counts.iter().all(|count| *count <= 65_536), "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), 200_000);
+    let (_, report, replayed) = replay(&fs);
+    assert_eq!((report.samples, report.histograms), (0, 200_000));
+    let got = &replayed.rows.lock()[&0];
+    assert!(got.iter().zip(&rows).all(|(got, want)| *got == (want.1, want.2, want.3.to_bits())));
+}
+
+#[test]
+#[should_panic(expected = "1048577 bytes of an entry, 1048576 allowed")]
+fn what_could_not_be_read_again_is_not_logged() {
+    let mut log = chronolith_wal::ShardLog::new();
+    log.histogram(1, 1, &vec![0; chronolith_wal::BLOB_BYTES_MAX]);
+    log.exemplar(1, 1, &vec![0; chronolith_wal::BLOB_BYTES_MAX + 1]);
 }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod failure;
 mod format;
+mod limits;
 mod repair;
 mod segments;
 mod support;

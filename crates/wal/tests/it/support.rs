@@ -8,12 +8,25 @@ use chronolith_env::{Env, Fs};
 use chronolith_testkit::fake_env::FakeEnv;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::{
-    Batch, CommitWaiter, LogSource, LoggedSample, OpenReport, Replay, ReplayReport, SeriesDef, ShardLog,
-    Turn, Wal, WalOptions,
+    Batch, CommitWaiter, LogSource, LoggedBlob, LoggedSample, LoggedStart, OpenReport, Replay, ReplayReport,
+    SeriesDef, ShardLog, Turn, Wal, WalOptions,
 };
 use parking_lot::Mutex;
 
 pub(crate) const DIR: &str = "/data/wal";
+
+/// What a row is logged as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sample,
+    Histogram,
+    Start,
+    Exemplar,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Sample, Self::Histogram, Self::Start, Self::Exemplar];
+}
 
 /// Shards as a head has them: the pending log, and the epoch under which each series was last defined.
 #[derive(Default)]
@@ -36,14 +49,25 @@ impl Shards {
 
     /// Applies samples to one shard, with definitions as needed.
     pub(crate) fn append(&self, shard: usize, samples: &[(u32, i64, f64)]) -> Batch {
+        let rows: Vec<_> = samples.iter().map(|&(s, t, v)| (Kind::Sample, s, t, v)).collect();
+        self.append_kinds(shard, &rows)
+    }
+
+    /// The same for rows of any kind.
+    pub(crate) fn append_kinds(&self, shard: usize, rows: &[(Kind, u32, i64, f64)]) -> Batch {
         let mut shard = self.shards[shard].lock();
         let Shard { log, defined } = &mut *shard;
-        for &(series, t, value) in samples {
+        for &(kind, series, t, value) in rows {
             if defined.insert(series, log.epoch()) != Some(log.epoch()) {
                 let id = series.to_string();
                 log.define(series, "anonymous", [("__name__", "m"), ("id", id.as_str())].into_iter());
             }
-            log.sample(series, t, value);
+            match kind {
+                Kind::Sample => log.sample(series, t, value),
+                Kind::Histogram => log.histogram(series, t, &blob(kind, value)),
+                Kind::Start => log.start(series, t, value.to_bits() as i64),
+                Kind::Exemplar => log.exemplar(series, t, &blob(kind, value)),
+            }
         }
         log.ticket()
     }
@@ -66,7 +90,14 @@ impl LogSource for Shards {
 /// (series, timestamp, bits of the value)
 pub(crate) type Row = (u32, i64, u64);
 
-/// Everything a replay hands over.
+/// A value as bytes, with what they are logged as.
+fn blob(kind: Kind, value: f64) -> Vec<u8> {
+    let mut bytes = value.to_bits().to_le_bytes().to_vec();
+    bytes.push(kind as u8);
+    bytes
+}
+
+/// Everything a replay hands over. Rows of all kinds are beside each other.
 #[derive(Default)]
 pub(crate) struct Replayed {
     pub(crate) series: Mutex<BTreeMap<u32, Vec<String>>>,
@@ -90,9 +121,31 @@ impl Replay for Replayed {
         let rows = samples.iter().map(|s| (s.series, s.timestamp, s.value.to_bits()));
         self.rows.lock().entry(shard).or_default().extend(rows);
     }
+
+    fn histograms(&self, shard: usize, _: u64, histograms: &[LoggedBlob<'_>]) {
+        self.blobs(shard, Kind::Histogram, histograms);
+    }
+
+    fn starts(&self, shard: usize, _: u64, starts: &[LoggedStart]) {
+        let rows = starts.iter().map(|s| (s.series, s.since, s.start as u64));
+        self.rows.lock().entry(shard).or_default().extend(rows);
+    }
+
+    fn exemplars(&self, shard: usize, _: u64, exemplars: &[LoggedBlob<'_>]) {
+        self.blobs(shard, Kind::Exemplar, exemplars);
+    }
 }
 
 impl Replayed {
+    fn blobs(&self, shard: usize, kind: Kind, blobs: &[LoggedBlob<'_>]) {
+        let rows = blobs.iter().map(|entry| {
+            let (bits, rest) = entry.bytes.split_first_chunk().unwrap();
+            assert_eq!(rest[0], kind as u8, "a record of one type came as another");
+            (entry.series, entry.timestamp, u64::from_le_bytes(*bits))
+        });
+        self.rows.lock().entry(shard).or_default().extend(rows);
+    }
+
     /// All samples, sorted.
     pub(crate) fn sorted(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = self.rows.lock().values().flatten().copied().collect();
@@ -133,6 +186,12 @@ impl Bench {
     /// Appends and commits; whether the batch became durable.
     pub(crate) fn commit(&self, shard: usize, samples: &[(u32, i64, f64)]) -> bool {
         let batch = self.shards.append(shard, samples);
+        self.settle(batch)
+    }
+
+    /// The same for rows of any kind.
+    pub(crate) fn commit_kinds(&self, shard: usize, rows: &[(Kind, u32, i64, f64)]) -> bool {
+        let batch = self.shards.append_kinds(shard, rows);
         self.settle(batch)
     }
 

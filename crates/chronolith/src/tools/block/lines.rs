@@ -22,6 +22,9 @@ pub(super) struct Json<'a> {
     histograms: Vec<JsonHistogram<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     histogram_timestamps: &'a [i64],
+    /// Pairs: since when samples have it, and the start of counting.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    start_timestamps: Vec<(i64, i64)>,
     block: String,
     tenant: &'a str,
 }
@@ -124,6 +127,7 @@ impl<'a> Json<'a> {
             timestamps: &samples.timestamps,
             histograms: samples.histograms.iter().map(JsonHistogram::new).collect(),
             histogram_timestamps: &samples.histogram_timestamps,
+            start_timestamps: samples.starts.iter().map(|step| (step.since, step.start)).collect(),
             block: meta.spec.ulid.to_string(),
             tenant: meta.spec.tenant.as_str(),
         }
@@ -131,7 +135,8 @@ impl<'a> Json<'a> {
 }
 
 /// Appends a line of the text format for each sample: series, value, milliseconds. The format knows no native
-/// histograms: they are comments, with the histogram as JSON.
+/// histograms: they are comments, with the histogram as JSON. So are start timestamps: the start of counting, and since
+/// which sample it holds.
 ///
 /// # Errors
 /// None that could be met: those of JSON and of text in memory.
@@ -147,6 +152,9 @@ pub(super) fn text(labels: &Labels, samples: &SeriesSamples, out: &mut String) -
     for (timestamp, histogram) in samples.histogram_timestamps.iter().zip(&samples.histograms) {
         let histogram = serde_json::to_string(&JsonHistogram::new(histogram))?;
         writeln!(out, "# histogram {series} {histogram} {timestamp}")?;
+    }
+    for step in &samples.starts {
+        writeln!(out, "# start {series} {} {}", step.start, step.since)?;
     }
     Ok(())
 }
@@ -200,8 +208,8 @@ fn write_quoted(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use chronolith_block::{BlockRange, BlockSpec, Ulid};
-    use chronolith_model::TenantId;
     use chronolith_model::histogram::HistogramParts;
+    use chronolith_model::{StartTimestamp, TenantId};
 
     use super::*;
 
@@ -259,6 +267,7 @@ mod tests {
         let mut samples = samples(&[0.1, -0.0, stale, usual, other, f64::INFINITY]);
         samples.histogram_timestamps.push(2000);
         samples.histograms.push(histogram());
+        samples.starts.push(StartTimestamp { since: 1002, start: -7 });
         let line = serde_json::to_string(&Json::new(&meta, &labels, &samples)).expect("JSON");
         assert_eq!(
             line,
@@ -268,7 +277,7 @@ mod tests {
                 r#""timestamps":[1000,1001,1002,1003,1004,1005],"#,
                 r#""histograms":[{"counter_reset_hint":"unknown","schema":3,"zero_threshold":0.5,"zero_count":1,"#,
                 r#""count":10,"sum":12.5,"positive_spans":[[-2,2]],"positive_buckets":[4,5]}],"#,
-                r#""histogram_timestamps":[2000],"#,
+                r#""histogram_timestamps":[2000],"start_timestamps":[[1002,-7]],"#,
                 r#""block":"00000000010000000000000002","tenant":"anonymous"}"#,
             )
         );
@@ -286,5 +295,14 @@ mod tests {
                 && out.ends_with("]} 2000\n"),
             "{out}"
         );
+    }
+
+    #[test]
+    fn starts_are_comments_in_text() {
+        let mut samples = samples(&[1.0]);
+        samples.starts.push(StartTimestamp { since: 1000, start: 990 });
+        let mut out = String::new();
+        text(&Labels::from_pairs([("__name__", "c"), ("x", "1")]), &samples, &mut out).expect("text");
+        assert_eq!(out, "c{x=\"1\"} 1 1000\n# start c{x=\"1\"} 990 1000\n");
     }
 }

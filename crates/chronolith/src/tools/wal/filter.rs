@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use anyhow::bail;
 use chronolith_model::Labels;
-use chronolith_wal::{LoggedSample, SeriesDef};
+use chronolith_wal::{RecordType, SeriesDef};
 
 use super::super::selector::Selector;
+use super::scan::is_sample;
 
 /// At most this many series may match: each is kept in memory.
 const MATCHED_SERIES_MAX: usize = 1_000_000;
@@ -24,8 +25,12 @@ pub(super) struct Filter {
 pub(super) struct Matched {
     pub(super) tenant: String,
     pub(super) labels: Labels,
+    /// Of floats.
     pub(super) samples: u64,
-    /// The first and last timestamp of its samples, milliseconds.
+    /// Native histograms.
+    pub(super) histograms: u64,
+    pub(super) exemplars: u64,
+    /// The first and last timestamp of its samples and histograms, milliseconds.
     pub(super) times: Option<(i64, i64)>,
 }
 
@@ -57,6 +62,8 @@ impl Filter {
             tenant: definition.tenant.to_owned(),
             labels: Labels::from_pairs(definition.labels.clone()),
             samples: 0,
+            histograms: 0,
+            exemplars: 0,
             times: None,
         };
         self.matched.insert(definition.series, matched);
@@ -76,12 +83,18 @@ impl Filter {
                 .all(|m| m.matches(value(m.name())))
     }
 
-    /// Counts the sample, if its series matches; whether it does.
-    pub(super) fn count(&mut self, sample: &LoggedSample) -> bool {
-        let Some(matched) = self.matched.get_mut(&sample.series) else { return false };
-        matched.samples += 1;
-        let t = sample.timestamp;
-        matched.times = Some(matched.times.map_or((t, t), |(min, max)| (min.min(t), max.max(t))));
+    /// Counts what a record of that type has of `series` at `t`, milliseconds, if the series matches; whether it does.
+    pub(super) fn count(&mut self, series: u32, t: i64, record_type: RecordType) -> bool {
+        let Some(matched) = self.matched.get_mut(&series) else { return false };
+        match record_type {
+            RecordType::Samples => matched.samples += 1,
+            RecordType::Histograms => matched.histograms += 1,
+            RecordType::Exemplars => matched.exemplars += 1,
+            _ => {}
+        }
+        if is_sample(record_type) {
+            matched.times = Some(matched.times.map_or((t, t), |(min, max)| (min.min(t), max.max(t))));
+        }
         true
     }
 

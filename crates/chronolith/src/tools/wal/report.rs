@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use chronolith_wal::DamageReason;
+use chronolith_wal::{DamageReason, RecordType};
 use serde::Serialize;
 
 use super::super::format::{Table, bytes, count, time};
@@ -64,10 +64,16 @@ pub(super) struct Totals {
     pub(super) unknown_records: u64,
     /// How many series are defined; `None` if they were not counted.
     pub(super) series: Option<u64>,
+    /// Of floats.
     pub(super) samples: u64,
-    /// `None` without samples, and where only some are counted.
+    /// Native histograms.
+    pub(super) histograms: u64,
+    /// Start timestamps.
+    pub(super) starts: u64,
+    pub(super) exemplars: u64,
+    /// Of samples and histograms; `None` without any, and where only some are counted.
     pub(super) bytes_per_sample: Option<f64>,
-    /// The first and last timestamp of samples, milliseconds.
+    /// The first and last timestamp of samples and histograms, milliseconds.
     pub(super) times_ms: Option<(i64, i64)>,
     /// The first and last sequence number.
     pub(super) sequence: Option<(u64, u64)>,
@@ -93,13 +99,15 @@ pub(super) struct SeriesReport {
     tenant: String,
     labels: String,
     samples: u64,
+    histograms: u64,
+    exemplars: u64,
     times_ms: Option<(i64, i64)>,
 }
 
 impl From<Matched> for SeriesReport {
     fn from(matched: Matched) -> Self {
-        let Matched { tenant, labels, samples, times } = matched;
-        Self { tenant, labels: labels.to_string(), samples, times_ms: times }
+        let Matched { tenant, labels, samples, histograms, exemplars, times } = matched;
+        Self { tenant, labels: labels.to_string(), samples, histograms, exemplars, times_ms: times }
     }
 }
 
@@ -128,6 +136,16 @@ impl Place {
 }
 
 impl Totals {
+    /// The count of what such records hold.
+    pub(super) const fn of(&mut self, record_type: RecordType) -> &mut u64 {
+        match record_type {
+            RecordType::Histograms => &mut self.histograms,
+            RecordType::Starts => &mut self.starts,
+            RecordType::Exemplars => &mut self.exemplars,
+            _ => &mut self.samples,
+        }
+    }
+
     pub(super) fn see_time(&mut self, min: i64, max: i64) {
         let (from, to) = self.times_ms.unwrap_or((min, max));
         self.times_ms = Some((from.min(min), to.max(max)));
@@ -145,6 +163,9 @@ impl Totals {
         self.repeated_records += other.repeated_records;
         self.unknown_records += other.unknown_records;
         self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.starts += other.starts;
+        self.exemplars += other.exemplars;
         if let Some((min, max)) = other.times_ms {
             self.see_time(min, max);
         }
@@ -154,13 +175,15 @@ impl Totals {
     }
 
     /// The cells of a table's row.
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 10] {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         [
             bytes(self.bytes),
             self.records.to_string(),
             or_none(self.series.map(|series| series.to_string())),
             self.samples.to_string(),
+            self.histograms.to_string(),
+            self.exemplars.to_string(),
             or_none(self.bytes_per_sample.map(|bytes| format!("{bytes:.2}"))),
             or_none(self.times_ms.map(|(min, _)| time(min))),
             or_none(self.times_ms.map(|(_, max)| time(max))),
@@ -186,6 +209,8 @@ impl Report {
             "records",
             "series",
             "samples",
+            "histograms",
+            "exemplars",
             "bytes/sample",
             "first sample",
             "last sample",
@@ -219,11 +244,13 @@ impl Report {
         let mut out = String::new();
         self.write_places(&mut out);
         let read = format!(
-            "{}, {}, {}, {} in {}",
+            "{}, {}, {}, {}, {}, {} in {}",
             count(self.segments.len() as u64, "segment"),
             bytes(self.total.bytes),
             count(self.total.records, "record"),
             count(self.total.samples, "sample"),
+            count(self.total.histograms, "histogram"),
+            count(self.total.exemplars, "exemplar"),
             self.directory
         );
         let _ = match self.damage_count {
@@ -235,14 +262,23 @@ impl Report {
 
     fn write_series(&self, out: &mut String) {
         let Some(series) = &self.matching_series else { return };
-        let mut table = Table::new(&["series", "tenant", "samples", "first sample", "last sample"]);
+        let mut table = Table::new(&[
+            "series",
+            "tenant",
+            "samples",
+            "histograms",
+            "exemplars",
+            "first sample",
+            "last sample",
+        ]);
         for series in series {
             let [min, max] = match series.times_ms {
                 Some((min, max)) => [time(min), time(max)],
                 None => ["-".to_owned(), "-".to_owned()],
             };
-            let SeriesReport { tenant, labels, samples, .. } = series;
-            table.row([labels.clone(), tenant.clone(), samples.to_string(), min, max]);
+            let SeriesReport { tenant, labels, .. } = series;
+            let counts = [series.samples, series.histograms, series.exemplars].map(|n| n.to_string());
+            table.row([labels.clone(), tenant.clone()].into_iter().chain(counts).chain([min, max]));
         }
         out.push('\n');
         out.push_str(&table.text());

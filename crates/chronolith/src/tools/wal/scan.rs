@@ -210,7 +210,9 @@ impl<'a> Scan<'a> {
     ) -> anyhow::Result<()> {
         let stream = match record_type {
             RecordType::Series | RecordType::Floor => Stream::Definitions,
-            RecordType::Samples => Stream::Samples,
+            RecordType::Samples | RecordType::Histograms | RecordType::Starts | RecordType::Exemplars => {
+                Stream::Samples
+            }
             // It holds nothing.
             _ => return Ok(()),
         };
@@ -223,8 +225,8 @@ impl<'a> Scan<'a> {
         *last = info.seq;
         match record_type {
             RecordType::Series => self.define(segment, entry),
-            RecordType::Samples => self.samples(segment, entry, info, count, totals),
-            _ => Ok(()),
+            RecordType::Floor => Ok(()),
+            _ => self.samples(segment, entry, info, record_type, count, totals),
         }
     }
 
@@ -244,33 +246,47 @@ impl<'a> Scan<'a> {
         result.map(drop)
     }
 
-    /// Counts samples: all of the record, or those of series that match.
+    /// Counts samples and what else is of series: all of the record, or those of series that match.
     fn samples(
         &mut self,
         segment: &Segment,
         entry: &Entry,
         info: &RecordInfo,
+        record_type: RecordType,
         count: usize,
         totals: &mut Totals,
     ) -> anyhow::Result<()> {
         let Some(filter) = &mut self.filter else {
-            totals.samples += count as u64;
-            if let Some((min, max)) = info.times {
+            *totals.of(record_type) += count as u64;
+            if let Some((min, max)) = info.times.filter(|_| is_sample(record_type)) {
                 totals.see_time(min, max);
             }
             return Ok(());
         };
         segment.content(entry, &mut |content| {
-            let Content::Sample(sample) = content else { return };
-            if filter.count(&sample) {
-                totals.samples += 1;
-                totals.see_time(sample.timestamp, sample.timestamp);
+            let (series, t) = match content {
+                Content::Sample(sample) => (sample.series, sample.timestamp),
+                Content::Histogram(entry) | Content::Exemplar(entry) => (entry.series, entry.timestamp),
+                Content::Start(start) => (start.series, start.since),
+                _ => return,
+            };
+            if filter.count(series, t, record_type) {
+                *totals.of(record_type) += 1;
+                if is_sample(record_type) {
+                    totals.see_time(t, t);
+                }
             }
         })?;
         Ok(())
     }
 }
 
+/// Whether such records hold samples, floats or histograms.
+pub(super) fn is_sample(record_type: RecordType) -> bool {
+    matches!(record_type, RecordType::Samples | RecordType::Histograms)
+}
+
 fn per_sample(totals: &Totals) -> Option<f64> {
-    (totals.samples > 0).then(|| totals.bytes as f64 / totals.samples as f64)
+    let samples = totals.samples + totals.histograms;
+    (samples > 0).then(|| totals.bytes as f64 / samples as f64)
 }

@@ -9,7 +9,15 @@ const DIR: &str = "/data/wal";
 
 /// Segment `number` of 1000 bytes behind `previous`, which ends at `previous_end`.
 fn segment(number: u32, previous: u32, previous_end: u64) -> SegmentSummary {
-    SegmentSummary { number, bytes: 1000, header_intact: true, previous, previous_end, continues: true }
+    SegmentSummary {
+        number,
+        bytes: 1000,
+        header_intact: true,
+        version: 2,
+        previous,
+        previous_end,
+        continues: true,
+    }
 }
 
 fn headless(number: u32, bytes: u64) -> SegmentSummary {

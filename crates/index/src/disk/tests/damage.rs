@@ -1,6 +1,7 @@
 //! Damaged indexes: errors that name the place, never a panic, never a wrong answer.
 
 use super::*;
+use crate::test_support::Unchecked;
 
 /// Everything an index can be asked.
 fn ask<S: SectionRead>(index: &DiskIndex<S>) -> Result<(), DiskIndexError> {

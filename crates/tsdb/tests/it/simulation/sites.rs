@@ -1,0 +1,157 @@
+//! Names for the calls after which something is durable, or gone: the points of docs/durability.md.
+
+use std::path::Path;
+
+use chronolith_env::Op;
+use chronolith_testkit::fault_fs::Call;
+
+/// All names.
+pub(crate) const NAMES: &[&str] = &[
+    "block.data",
+    "block.dir",
+    "block.name",
+    "block.remove",
+    "block.remove.dir",
+    "chunks.batch",
+    "chunks.dir",
+    "chunks.header",
+    "chunks.unused",
+    "chunks.unused.dir",
+    "copy.dir",
+    "copy.link",
+    "cut.data",
+    "cut.dir",
+    "cut.name",
+    "directory.dir",
+    "format.data",
+    "format.dir",
+    "format.name",
+    "snapshot.data",
+    "snapshot.dir",
+    "snapshot.name",
+    "snapshot.old",
+    "snapshot.old.dir",
+    "snapshot.shown",
+    "tombstones.data",
+    "tombstones.dir",
+    "tombstones.name",
+    "tombstones.remove",
+    "wal.batch",
+    "wal.found",
+    "wal.remove",
+    "wal.remove.dir",
+    "wal.repair.data",
+    "wal.repair.dir",
+    "wal.repair.name",
+    "wal.segment.dir",
+    "wal.segment.header",
+    "wal.torn",
+];
+
+/// The file or kind of file that a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Format,
+    Cut,
+    Repair,
+    Wal,
+    Snapshot,
+    Chunks,
+    Block,
+    Tombstones,
+    Other,
+}
+
+fn kind(path: &Path) -> Kind {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    match (name, name.rsplit('.').next().unwrap_or_default()) {
+        ("format.new", _) => Kind::Format,
+        ("cut", _) => Kind::Cut,
+        ("repair", _) => Kind::Repair,
+        (_, "wal") => Kind::Wal,
+        (_, "snapshot") => Kind::Snapshot,
+        (_, "chunks") => Kind::Chunks,
+        (_, "block") => Kind::Block,
+        (_, "tombstones") => Kind::Tombstones,
+        _ => Kind::Other,
+    }
+}
+
+/// The name of a call, if it has one.
+pub(crate) fn name(call: &Call<'_>) -> Option<&'static str> {
+    match call.op {
+        Op::Sync => data(call),
+        Op::Rename => Some(match kind(call.path) {
+            Kind::Format => "format.name",
+            Kind::Cut => "cut.name",
+            Kind::Repair => "wal.repair.name",
+            Kind::Snapshot => "snapshot.name",
+            Kind::Block => "block.name",
+            Kind::Tombstones => "tombstones.name",
+            _ => return None,
+        }),
+        Op::Remove if call.path.extension().is_none_or(|extension| extension != "tmp") => {
+            Some(match kind(call.path) {
+                Kind::Wal => "wal.remove",
+                Kind::Snapshot => "snapshot.old",
+                Kind::Chunks => "chunks.unused",
+                Kind::Block => "block.remove",
+                Kind::Tombstones => "tombstones.remove",
+                _ => return None,
+            })
+        }
+        Op::SyncDir => directory(call),
+        Op::Link => Some("copy.link"),
+        _ => None,
+    }
+}
+
+/// The sync of a file.
+fn data(call: &Call<'_>) -> Option<&'static str> {
+    let is_header = call.before(1) == Some((Op::Create, call.path));
+    Some(match kind(call.path) {
+        Kind::Format => "format.data",
+        Kind::Cut => "cut.data",
+        Kind::Repair => "wal.repair.data",
+        Kind::Snapshot => "snapshot.data",
+        Kind::Block => "block.data",
+        Kind::Tombstones => "tombstones.data",
+        Kind::Chunks if is_header => "chunks.header",
+        Kind::Chunks => "chunks.batch",
+        Kind::Wal => match call.before(0)?.0 {
+            Op::Create => "wal.found",
+            Op::Truncate => "wal.torn",
+            _ if is_header => "wal.segment.header",
+            _ => "wal.batch",
+        },
+        Kind::Other => return None,
+    })
+}
+
+/// The sync of a directory: what has changed in it says what it is for.
+fn directory(call: &Call<'_>) -> Option<&'static str> {
+    let (op, path) = call.before(0)?;
+    if op == Op::Link {
+        return Some("copy.dir");
+    }
+    if path.parent() != Some(call.path) {
+        return call.path.ends_with("head").then_some("snapshot.shown");
+    }
+    Some(match (op, kind(path)) {
+        (Op::CreateDir, _) => "directory.dir",
+        (Op::Rename, Kind::Format) => "format.dir",
+        (Op::Rename, Kind::Cut) => "cut.dir",
+        (Op::Rename, Kind::Repair) => "wal.repair.dir",
+        (Op::Rename, Kind::Snapshot) => "snapshot.dir",
+        (Op::Rename, Kind::Block) => "block.dir",
+        (Op::Rename, Kind::Tombstones) => "tombstones.dir",
+        (Op::Sync, Kind::Wal) => "wal.segment.dir",
+        (Op::Sync, Kind::Chunks) => "chunks.dir",
+        (Op::Remove, Kind::Wal) => "wal.remove.dir",
+        (Op::Remove, Kind::Snapshot) => "snapshot.old.dir",
+        (Op::Remove, Kind::Chunks) => "chunks.unused.dir",
+        (Op::Remove, Kind::Block) => "block.remove.dir",
+        _ => return None,
+    })
+}
