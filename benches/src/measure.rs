@@ -159,7 +159,11 @@ fn read_fsync(server: &Server) -> Option<(f64, f64)> {
     Some((total("fsync_duration_seconds_count")?, total("fsync_duration_seconds_sum")?))
 }
 
-fn disk_bytes(dir: &Path) -> Result<u64> {
+/// Bytes that the files below `dir` occupy.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut total = 0;
     for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
         let entry = entry?;

@@ -89,10 +89,11 @@ struct Walk<'a, I> {
 impl<I: Iterator<Item = Result<Labels, chronolith_index::DiskIndexError>>> Walk<'_, I> {
     fn next(&mut self) -> Result<Option<(u32, Labels)>> {
         for labels in self.series.by_ref() {
+            // Also of a series that is deleted: behind an error no others come.
+            let labels = labels.map_err(|error| self.block.index_error(error))?;
             let id = self.next;
             self.next += 1;
             if self.alive.as_ref().is_none_or(|alive| alive.contains(id)) {
-                let labels = labels.map_err(|error| self.block.index_error(error))?;
                 return Ok(Some((id, labels)));
             }
         }
