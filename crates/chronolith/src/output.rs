@@ -30,6 +30,22 @@ pub(crate) fn read_or_not(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A writer that goes on when nobody reads any more.
+pub(crate) struct ReadOrNot<W>(pub(crate) W);
+
+impl<W: io::Write> io::Write for ReadOrNot<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        read_or_not(self.0.flush())
+    }
+}
+
 /// Prints an error; `status` is what to exit with.
 pub(crate) fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
     note(&format!("error: {error:#}\n"));

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     routing::any,
 };
-use chronolith_storage::Reservation;
+use chronolith_storage::{BudgetExceeded, Reservation};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::{sync::OwnedSemaphorePermit, task::spawn_blocking, time::timeout};
 
@@ -140,7 +140,7 @@ pub(crate) struct ApiRequest {
     /// The parameter in the path, decoded.
     pub(crate) path_param: Vec<u8>,
     /// For the form and the parameters in it, if it is a large one.
-    _memory: Option<Reservation>,
+    _memory: Vec<Reservation>,
 }
 
 /// Counts a request that was dropped before its answer: the client went away.
@@ -231,10 +231,10 @@ async fn api_answer(
     body: Body,
 ) -> Response<Body> {
     let result = async {
-        let (mut form, mut memory) = (None, None);
+        let (mut form, mut memory) = (None, Vec::new());
         if has_form(parts) {
-            memory = form_memory(state, &body)?;
-            form = Some(read_body(body, state.limits().form_body_max_bytes, state.limits()).await?);
+            let read = read_form(state, body).await?;
+            (form, memory) = (Some(read.0), read.1);
         }
         let request = ApiRequest {
             state: state.clone(),
@@ -271,15 +271,49 @@ async fn api_answer(
     }
 }
 
-/// Memory for a form and what it is decoded to; none for one too small to matter.
-fn form_memory(state: &AppState, body: &Body) -> Result<Option<Reservation>, ApiError> {
-    let longest = state.limits().form_body_max_bytes;
-    let bytes = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(longest);
-    if bytes < FORM_FREE_BYTES {
-        return Ok(None);
+/// Reads a form, and the memory for it and what it is decoded to: charged as it arrives, not as it is announced. Its first
+/// [`FORM_FREE_BYTES`] are free.
+async fn read_form(state: &AppState, mut body: Body) -> Result<(Vec<u8>, Vec<Reservation>), ApiError> {
+    let limits = state.limits();
+    let max_bytes = limits.form_body_max_bytes;
+    // A declared length need not be waited for.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large(max_bytes));
     }
-    let reserved = state.engine().options().memory.reserve(bytes.min(longest).saturating_mul(2));
-    reserved.map(Some).map_err(|error| ApiError::new(ErrorKind::Overloaded, error.to_string()))
+    let (mut form, mut memory, mut charged) = (Vec::new(), Vec::new(), FORM_FREE_BYTES);
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(unreadable)?;
+            let Some(data) = frame.data_ref() else { continue };
+            let length = form.len() + data.len();
+            if length > max_bytes {
+                return Err(too_large(max_bytes));
+            }
+            while charged < length {
+                let reserved = state.engine().options().memory.reserve(FORM_FREE_BYTES * 2);
+                let refused = |error: BudgetExceeded| ApiError::new(ErrorKind::Overloaded, error.to_string());
+                memory.push(reserved.map_err(refused)?);
+                charged += FORM_FREE_BYTES;
+            }
+            form.extend_from_slice(data);
+        }
+        Ok(())
+    };
+    timeout(limits.body_read_timeout, reading).await.unwrap_or_else(|_| Err(too_slow()))?;
+    Ok((form, memory))
+}
+
+fn too_large(max_bytes: usize) -> ApiError {
+    let message = format!("request body too large, the limit is {max_bytes} bytes");
+    ApiError::new(ErrorKind::TooLarge, message)
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(ErrorKind::TooSlow, "the request body did not arrive in time")
+}
+
+fn unreadable(error: impl std::fmt::Display) -> ApiError {
+    ApiError::bad_data(format!("cannot read the request body: {error}"))
 }
 
 /// Whether the body is read for parameters. Other content types are tolerated and left alone.
@@ -292,19 +326,15 @@ fn has_form(parts: &Parts) -> bool {
 
 /// Reads a whole body of at most `max_bytes`, in at most the time the limits give.
 pub(crate) async fn read_body(body: Body, max_bytes: usize, limits: &HttpLimits) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let message = format!("request body too large, the limit is {max_bytes} bytes");
-        Err(ApiError::new(ErrorKind::TooLarge, message))
-    };
     // A declared length need not be waited for.
     if body.size_hint().lower() > max_bytes as u64 {
-        return too_large();
+        return Err(too_large(max_bytes));
     }
     match timeout(limits.body_read_timeout, Limited::new(body, max_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => too_large(),
-        Ok(Err(error)) => Err(ApiError::bad_data(format!("cannot read the request body: {error}"))),
-        Err(_) => Err(ApiError::new(ErrorKind::TooSlow, "the request body did not arrive in time")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max_bytes)),
+        Ok(Err(error)) => Err(unreadable(error)),
+        Err(_) => Err(too_slow()),
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Door {
     next_id: u64,
     /// Since when no place has been found.
     full_since: Option<Instant>,
+    /// When the last one was refused.
+    refused_last: Option<Instant>,
     refused: Arc<Semaphore>,
     warned: Option<Instant>,
     /// Closed or refused since the last message.
@@ -60,6 +62,7 @@ impl Door {
             inside: HashMap::new(),
             next_id: 0,
             full_since: None,
+            refused_last: None,
             refused: Arc::new(Semaphore::new(REFUSED_MAX)),
             warned: None,
             untold: 0,
@@ -98,6 +101,10 @@ impl Door {
     }
 
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        // Those behind a refusal are not to wait as long again, those that come later are.
+        if self.refused_last.is_some_and(|last| last.elapsed() >= PLACE_PATIENCE) {
+            (self.full_since, self.refused_last) = (None, None);
+        }
         loop {
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
                 self.full_since = None;
@@ -119,6 +126,8 @@ impl Door {
 
     /// Closes the connection that has been idle for longest, if there is one.
     fn close_one(&mut self) -> bool {
+        // One whose task has panicked does not say that it has left.
+        self.inside.retain(|_, activity| Arc::strong_count(activity) > 1);
         let idle = self.inside.values().filter_map(|activity| Some((activity.idle_since()?, activity)));
         let longest = idle.min_by_key(|(since, _)| *since).filter(|(since, _)| since.elapsed() >= IDLE_MIN);
         let Some((_, activity)) = longest else { return false };
@@ -128,6 +137,7 @@ impl Door {
     }
 
     fn refuse(&mut self, stream: TcpStream) {
+        self.refused_last = Some(Instant::now());
         self.tell("all of them answer requests: refusing the connection");
         // Above that many it is closed without a word.
         let Ok(open) = Arc::clone(&self.refused).try_acquire_owned() else { return };

@@ -454,8 +454,8 @@ async fn large_forms_are_charged() {
     let form = |bytes: usize| format!("query=1&unused={}", "x".repeat(bytes - 15));
     assert_eq!(server.post("/api/v1/query", &form(500 << 10)).await.status, 200);
     assert_eq!(memory.used(), 0);
-    let refused = server.post("/api/v1/query", &form(520 << 10)).await;
+    let refused = server.post("/api/v1/query", &form(590 << 10)).await;
     assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "5"), "{}", refused.text());
     assert_eq!(server.post("/api/v1/query", &form(60 << 10)).await.status, 200);
-    assert_eq!(server.post("/api/v1/query", &form((600 << 10) + 1)).await.status, 503);
+    assert_eq!(server.post("/api/v1/query", &form((600 << 10) + 1)).await.status, 413);
 }
