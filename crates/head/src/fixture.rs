@@ -1,19 +1,14 @@
 //! For tests: a head over a log on a disk in memory, and blocks as maps.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use chronolith_env::{Clock, Env, Fs, SystemClock, ThreadScheduler};
+use chronolith_env::{Clock, Env, Fs, ThreadScheduler};
 use chronolith_model::{Labels, Sample, TenantId, TimeRange};
 use chronolith_storage::{LabelSource, RejectReason, Samples, SeriesEntry, WriteBatch};
-use chronolith_testkit::{fake_env::SimRng, fault_fs::FaultFs};
+use chronolith_testkit::{
+    fake_env::{SimRng, WallClock},
+    fault_fs::FaultFs,
+};
 use chronolith_wal::{LogSource, Wal, WalOptions};
 
 use crate::{
@@ -22,29 +17,6 @@ use crate::{
 
 /// Now, at the start: the end of a window.
 pub(crate) const NOW: i64 = 236_112 * WINDOW_MS;
-
-/// A wall clock that is turned by hand.
-#[derive(Debug)]
-pub(crate) struct WallClock {
-    now_ms: AtomicI64,
-    system: SystemClock,
-}
-
-impl WallClock {
-    pub(crate) fn set(&self, now_ms: i64) {
-        self.now_ms.store(now_ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for WallClock {
-    fn now_ms(&self) -> i64 {
-        self.now_ms.load(Ordering::SeqCst)
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.system.monotonic()
-    }
-}
 
 /// A head and its log.
 pub(crate) struct Fixture {
@@ -60,7 +32,7 @@ impl Fixture {
     pub(crate) fn new(options: HeadOptions) -> Self {
         let fs = FaultFs::new();
         fs.create_dir_all(Path::new("/")).unwrap();
-        let clock = Arc::new(WallClock { now_ms: AtomicI64::new(NOW), system: SystemClock::new() });
+        let clock = Arc::new(WallClock::new(NOW));
         let env = Env {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             rng: Arc::new(SimRng::new(1)),

@@ -66,8 +66,9 @@ impl Engine {
     /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: poll it on a thread
     /// that may block.
     ///
-    /// Before work that takes longer than handing it to another thread, the future is once not ready, and wakes its
-    /// waker: a server may begin each query where it came in, and go on elsewhere with those that are long.
+    /// Before evaluation that takes longer than handing it to another thread, the future is once not ready, and wakes its
+    /// waker: a server may begin each query where it came in, and go on elsewhere with those that are long. What comes
+    /// before (regular expressions are compiled, the first selection is made) is not looked at.
     ///
     /// # Errors
     /// See [`QueryError`].

@@ -35,3 +35,14 @@ pub trait Admin: Send + Sync {
     /// When it could not be made; there is then nothing by that name.
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError>;
 }
+
+/// Checks the sets of [`Admin::delete_series`].
+///
+/// # Errors
+/// [`StorageError::Invalid`] when there is no set or an empty one.
+pub fn check_matcher_sets(matcher_sets: &[Vec<CompiledMatcher>]) -> Result<(), StorageError> {
+    if matcher_sets.is_empty() || matcher_sets.iter().any(Vec::is_empty) {
+        return Err(StorageError::Invalid { reason: "no match[] parameter provided".to_owned() });
+    }
+    Ok(())
+}

@@ -216,9 +216,7 @@ impl Admin for MemoryStorage {
         matcher_sets: &[Vec<CompiledMatcher>],
         range: TimeRange,
     ) -> Result<(), StorageError> {
-        if matcher_sets.is_empty() || matcher_sets.iter().any(Vec::is_empty) {
-            return Err(StorageError::Invalid { reason: "no match[] parameter provided".to_owned() });
-        }
+        crate::admin::check_matcher_sets(matcher_sets)?;
         let mut tenants = self.tenants.lock();
         let Some(tenant) = tenants.get_mut(tenant) else { return Ok(()) };
         let Tenant { series, aliases, .. } = Arc::make_mut(tenant);

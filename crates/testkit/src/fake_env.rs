@@ -5,8 +5,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use chronolith_env::{Clock, Env, Fs, Job, JobHandle, Result, Rng, Scheduler, Step, Wake};
+use chronolith_env::{Clock, Env, Fs, Job, JobHandle, Result, Rng, Scheduler, Step, SystemClock, Wake};
 use parking_lot::Mutex;
+
+/// A wall clock that is turned by hand. Monotonic time is the system's: threads are real, and so are their pauses.
+#[derive(Debug)]
+pub struct WallClock {
+    now_ms: AtomicI64,
+    system: SystemClock,
+}
+
+impl WallClock {
+    /// A clock that shows `now_ms`, milliseconds since 1970.
+    #[must_use]
+    pub fn new(now_ms: i64) -> Self {
+        Self { now_ms: AtomicI64::new(now_ms), system: SystemClock::new() }
+    }
+
+    /// Sets it.
+    pub fn set(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::SeqCst);
+    }
+
+    /// Turns it on.
+    pub fn advance(&self, by: Duration) {
+        self.now_ms.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for WallClock {
+    fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic()
+    }
+}
 
 /// A clock that moves only when told to.
 #[derive(Debug)]

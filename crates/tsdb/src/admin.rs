@@ -27,9 +27,7 @@ impl Admin for Db {
         matcher_sets: &[Vec<CompiledMatcher>],
         range: TimeRange,
     ) -> Result<(), StorageError> {
-        if matcher_sets.is_empty() || matcher_sets.iter().any(Vec::is_empty) {
-            return Err(StorageError::Invalid { reason: "no match[] parameter provided".to_owned() });
-        }
+        chronolith_storage::admin::check_matcher_sets(matcher_sets)?;
         self.open_for_changes()?;
         if range.min > range.max {
             return Ok(());

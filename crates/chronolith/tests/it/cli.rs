@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 /// Longest wait for the program to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,6 +58,27 @@ pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = program().args(args).output().expect("the program runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Runs a command that answers with JSON and says nothing else.
+pub(crate) fn json(args: &[&str]) -> (Option<i32>, Value) {
+    let (code, out, error) = run(args);
+    assert_eq!(error, "", "no progress bar where there is no terminal");
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")))
+}
+
+/// Runs a server until its own metrics are in the log.
+pub(crate) fn filled(data: &str) -> Server {
+    let server = Server::start(data);
+    for _ in 0..300 {
+        let (code, found) = json(&["wal", "inspect", "--json", "--data-dir", data]);
+        assert_eq!(code, Some(0));
+        if found["total"]["samples"].as_u64() > Some(0) {
+            return server;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no self-scrape");
 }
 
 /// A running server; killed when dropped.

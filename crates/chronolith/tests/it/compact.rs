@@ -1,29 +1,8 @@
 //! `chronolith tsdb compact`: alone on the directory, to the end, and again.
 
-use std::{path::Path, thread, time::Duration};
+use std::path::Path;
 
-use serde_json::Value;
-
-use crate::cli::{Dir, Server, run};
-
-fn json(args: &[&str]) -> (Option<i32>, Value) {
-    let (code, out, error) = run(args);
-    assert_eq!(error, "", "no progress bar where there is no terminal");
-    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")))
-}
-
-/// Runs a server until its own metrics are in the log.
-fn filled(data: &str) -> Server {
-    let server = Server::start(data);
-    for _ in 0..300 {
-        let (_, found) = json(&["wal", "inspect", "--json", "--data-dir", data]);
-        if found["total"]["samples"].as_u64() > Some(0) {
-            return server;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("no self-scrape");
-}
+use crate::cli::{Dir, filled, json, run};
 
 #[test]
 fn only_where_there_is_a_directory() {

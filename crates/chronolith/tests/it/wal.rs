@@ -1,10 +1,10 @@
 //! `chronolith wal`, beside a running server and on what it has left.
 
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 
-use crate::cli::{Dir, Server, run};
+use crate::cli::{Dir, filled, json, run};
 
 /// All files of a log, by path.
 fn files(data: &str) -> BTreeMap<String, Vec<u8>> {
@@ -16,26 +16,6 @@ fn files(data: &str) -> BTreeMap<String, Vec<u8>> {
 /// The file with the most bytes.
 fn largest(data: &str) -> (String, Vec<u8>) {
     files(data).into_iter().max_by_key(|(_, bytes)| bytes.len()).expect("a segment")
-}
-
-fn json(args: &[&str]) -> (Option<i32>, Value) {
-    let (code, out, error) = run(args);
-    assert_eq!(error, "", "no progress bar where there is no terminal");
-    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")))
-}
-
-/// Runs a server until its own metrics are in the log.
-fn filled(data: &str) -> Server {
-    let server = Server::start(data);
-    for _ in 0..300 {
-        let (code, found) = json(&["wal", "inspect", "--json", "--data-dir", data]);
-        assert_eq!(code, Some(0));
-        if found["total"]["samples"].as_u64() > Some(0) {
-            return server;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("no self-scrape");
 }
 
 #[test]

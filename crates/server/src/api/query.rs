@@ -243,7 +243,7 @@ fn parsed(request: &ApiRequest) -> Result<Expr, ApiError> {
     Ok(request.state.engine().parse(request.params.get("query"))?)
 }
 
-/// There are no exemplars; what is wrong with the request is said all the same.
+/// Exemplars are stored, and not answered yet (COMPAT.md); what is wrong with the request is said all the same.
 pub(super) async fn exemplars(request: ApiRequest) -> ApiResult {
     let (start, end) = request.params.exemplar_range()?;
     if end.is_before(start) {

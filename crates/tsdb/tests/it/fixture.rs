@@ -1,16 +1,8 @@
 //! A database over fakes, and short ways to write to it and read it.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use chronolith_env::{Clock, Env, Fs, SystemClock, ThreadScheduler};
+use chronolith_env::{Clock, Env, Fs, ThreadScheduler};
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange};
 use chronolith_storage::{
@@ -18,7 +10,7 @@ use chronolith_storage::{
     SelectRequest, SeriesEntry, StorageError, WriteBatch, conformance::block_on,
 };
 use chronolith_testkit::{
-    fake_env::SimRng,
+    fake_env::{SimRng, WallClock},
     fault_fs::{CrashMode, FaultFs},
 };
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
@@ -27,33 +19,6 @@ use chronolith_tsdb::{Db, DbOptions, OpenReport};
 pub(crate) const DIR: &str = "/data";
 /// Now, at the start.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
-
-/// A wall clock that is turned by hand. Monotonic time is the system's: threads are real, and so are their pauses.
-#[derive(Debug)]
-pub(crate) struct WallClock {
-    now_ms: AtomicI64,
-    system: SystemClock,
-}
-
-impl WallClock {
-    pub(crate) fn set(&self, now_ms: i64) {
-        self.now_ms.store(now_ms, Ordering::SeqCst);
-    }
-
-    pub(crate) fn advance(&self, by: Duration) {
-        self.now_ms.fetch_add(i64::try_from(by.as_millis()).expect("short"), Ordering::SeqCst);
-    }
-}
-
-impl Clock for WallClock {
-    fn now_ms(&self) -> i64 {
-        self.now_ms.load(Ordering::SeqCst)
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.system.monotonic()
-    }
-}
 
 /// Fakes with real threads.
 #[derive(Clone)]
@@ -71,7 +36,7 @@ impl Machine {
     pub(crate) fn at(now_ms: i64) -> Self {
         let fs = FaultFs::new();
         fs.create_dir_all(Path::new("/")).expect("a disk has a root");
-        let clock = Arc::new(WallClock { now_ms: AtomicI64::new(now_ms), system: SystemClock::new() });
+        let clock = Arc::new(WallClock::new(now_ms));
         let env = Env {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             rng: Arc::new(SimRng::new(1)),
