@@ -229,7 +229,8 @@ fn read_back(client: &mut Client, sender: &Sender, series: usize) -> Result<BTre
     match Answer::parse(&response)? {
         Answer::Success { data: Data::Matrix(mut m), .. } if m.len() <= 1 => {
             let points: Vec<Point> = m.pop().map(|(_, p)| p).unwrap_or_default();
-            Ok(points.into_iter().map(|(t, v)| (t, v.to_bits())).collect())
+            let bits = |(t, v): Point| Ok((t, v.as_float().context("a histogram among floats")?.to_bits()));
+            points.into_iter().map(bits).collect()
         }
         other => bail!("{query}: {}", other.brief()),
     }

@@ -85,7 +85,7 @@ impl Scene {
         let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let end_ms = (now_ms - 60_000) / 60_000 * 60_000;
         let start_ms = end_ms - stream::LENGTH_MS;
-        let bodies = stream::encode(&stream::generate(start_ms));
+        let bodies = stream::encode(&stream::generate(start_ms), &stream::Histograms::new());
         for server in [&self.reference, &self.subject] {
             let mut client = server.client();
             for (i, body) in bodies.iter().enumerate() {
@@ -177,7 +177,8 @@ impl Scene {
         let expr = format!("timestamp(gen_level{{instance=\"{target}\"}})");
         match ask_at(&self.reference, &expr, before_ms)? {
             Answer::Success { data: Data::Vector(v), .. } if v.len() == 1 => {
-                Ok((v[0].1.1 * 1000.0).round() as i64)
+                let seconds = v[0].1.1.as_float().context("a histogram as a time")?;
+                Ok((seconds * 1000.0).round() as i64)
             }
             other => bail!("no scrape of {target} before {before_ms}: {}", other.brief()),
         }
@@ -303,7 +304,7 @@ impl Scene {
 
 /// The annotations without what Prometheus 3.5.3 does not say yet and its successors do: where and by how much buckets
 /// were forced to be monotonic.
-fn annotations(answer: &Answer) -> Vec<String> {
+pub(crate) fn annotations(answer: &Answer) -> Vec<String> {
     let shorten = |text: &String| match (text.find(", from buckets "), text.rfind(" (")) {
         (Some(from), Some(place)) if from < place => format!("{}{}", &text[..from], &text[place..]),
         _ => text.clone(),

@@ -8,6 +8,7 @@ mod damage;
 mod data_dir;
 mod differential;
 mod full_disk;
+mod generated;
 mod questions;
 mod scratch;
 mod stream;

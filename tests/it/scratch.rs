@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use chronolith_e2e::api::{Answer, Data};
+use chronolith_e2e::api::{Answer, Data, Point};
 use chronolith_e2e::http::{Client, Response};
 use chronolith_e2e::peers::chronolith_bin;
 use chronolith_e2e::remote_write::{HEADERS, LabelMap, WriteRequest, encode_labels};
@@ -86,12 +86,17 @@ pub(crate) fn write(client: &mut Client, body: &[u8]) -> Result<Response> {
     client.send("POST", "/api/v1/write", HEADERS, body).context("remote write")
 }
 
-/// All samples of a range selector at a time.
+/// All samples, floats, of a range selector at a time.
 pub(crate) fn read(client: &mut Client, selector: &str, at_ms: i64) -> Result<Stored> {
     let time = format!("{}.{:03}", at_ms / 1000, at_ms % 1000);
     let response = client.post_form("/api/v1/query", &[("query", selector), ("time", &time)])?;
     match Answer::parse(&response)? {
-        Answer::Success { data: Data::Matrix(m), .. } => Ok(m.into_iter().collect()),
+        Answer::Success { data: Data::Matrix(m), .. } => {
+            let float = |(t, v): Point| v.as_float().map(|v| (t, v)).context("a histogram among floats");
+            m.into_iter()
+                .map(|(labels, points)| Ok((labels, points.into_iter().map(float).collect::<Result<_>>()?)))
+                .collect()
+        }
         other => bail!("{selector}: {}", other.brief()),
     }
 }

@@ -1,9 +1,11 @@
 //! Six generated hours with everything that real series do badly: gaps, resets, stale markers, NaN, infinities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 
-use chronolith_e2e::remote_write::{LabelMap, WriteRequest, encode_labels, labels, stale_nan};
+use chronolith_e2e::remote_write::{
+    HistogramSample, LabelMap, WriteRequest, encode_labels, labels, stale_nan,
+};
 use chronolith_e2e::rng::Rng;
 
 /// Length of the stream in ms.
@@ -13,8 +15,10 @@ pub(crate) const STEP_MS: i64 = 15_000;
 const SAMPLES_PER_REQUEST: usize = 2_000;
 const MINUTE_MS: i64 = 60_000;
 
-/// Samples by series; times in ms, strictly increasing.
+/// Floats by series; times in ms, strictly increasing.
 pub(crate) type Stream = BTreeMap<LabelMap, Vec<(i64, f64)>>;
+/// Native histograms by series, as [`Stream`].
+pub(crate) type Histograms = BTreeMap<LabelMap, Vec<(i64, HistogramSample)>>;
 
 /// The stream that starts at `start_ms`. Equal arguments give equal streams.
 pub(crate) fn generate(start_ms: i64) -> Stream {
@@ -39,21 +43,120 @@ pub(crate) fn generate(start_ms: i64) -> Stream {
     stream
 }
 
+/// Series of native histograms for the same time: counters and gauges of two resolutions, custom buckets, resets, gaps,
+/// and a series (also in `floats`, which is changed for it) that is a float at some times and a histogram at others.
+pub(crate) fn generate_histograms(start_ms: i64, floats: &mut Stream) -> Histograms {
+    let mut rng = Rng::new(43);
+    let mut all = Histograms::new();
+    for (series, (instance, path)) in
+        [("a", "/x"), ("a", "/y"), ("b", "/x"), ("b", "/y")].into_iter().enumerate()
+    {
+        // One of them is finer than the others.
+        let schema = if series == 3 { 2 } else { 1 };
+        let mut now = HistogramSample { schema, zero_threshold: 1e-3, ..HistogramSample::default() };
+        let samples = steps(start_ms, |since| {
+            if since > 0 && since % (MINUTE_MS * [400, 47, 101, 33][series]) == 0 {
+                now = HistogramSample { schema, zero_threshold: 1e-3, ..HistogramSample::default() };
+            }
+            observe(&mut now, &mut rng, path == "/y");
+            (series != 2 || since % (20 * MINUTE_MS) < 13 * MINUTE_MS).then(|| now.clone())
+        });
+        all.insert(
+            labels(&[("__name__", "s_native_seconds"), ("instance", instance), ("path", path)]),
+            samples,
+        );
+    }
+    for room in ["1", "2"] {
+        let samples = steps(start_ms, |_| {
+            let mut now = HistogramSample { gauge: true, schema: 0, ..HistogramSample::default() };
+            now.zero_threshold = 0.5;
+            observe(&mut now, &mut rng, true);
+            now.positive.iter_mut().for_each(|(_, count)| *count *= 0.25);
+            Some(now)
+        });
+        all.insert(labels(&[("__name__", "s_native_gauge"), ("room", room)]), samples);
+    }
+    for (instance, bounds) in [("a", vec![0.5, 1.0, 2.0]), ("b", vec![0.5, 2.0, 5.0])] {
+        let mut counts = [0.0; 4];
+        let mut sum = 0.0;
+        let samples = steps(start_ms, |_| {
+            let place = rng.below(4) as usize;
+            counts[place] += 1.0;
+            sum += place as f64;
+            let positive = counts.iter().enumerate().map(|(i, count)| (i as i32, *count)).collect();
+            Some(HistogramSample {
+                schema: -53,
+                sum,
+                positive,
+                bounds: bounds.clone(),
+                ..HistogramSample::default()
+            })
+        });
+        all.insert(labels(&[("__name__", "s_native_custom"), ("instance", instance)]), samples);
+    }
+    let mixed = labels(&[("__name__", "s_native_or_float")]);
+    let mut now = HistogramSample { schema: 1, zero_threshold: 1e-3, ..HistogramSample::default() };
+    let is_float = |since: i64| since % (11 * MINUTE_MS) < 4 * MINUTE_MS;
+    let samples = steps(start_ms, |since| {
+        observe(&mut now, &mut rng, false);
+        (!is_float(since)).then(|| now.clone())
+    });
+    let ramp = steps(start_ms, |since| is_float(since).then_some((since / STEP_MS) as f64));
+    floats.insert(mixed.clone(), ramp);
+    all.insert(mixed, samples);
+    all
+}
+
+/// What `sample` gives at each step; its argument is the time since the start in ms.
+fn steps<T>(start_ms: i64, mut sample: impl FnMut(i64) -> Option<T>) -> Vec<(i64, T)> {
+    let all = (0..=LENGTH_MS).step_by(STEP_MS as usize);
+    all.filter_map(|since| sample(since).map(|v| (start_ms + since, v))).collect()
+}
+
+/// Adds a few observations; below zero too, if `both`.
+fn observe(histogram: &mut HistogramSample, rng: &mut Rng, both: bool) {
+    for _ in 0..=rng.below(6) {
+        let index = rng.below(9) as i32 - 4;
+        let side = match rng.below(8) {
+            0 => {
+                histogram.zero_count += 1.0;
+                continue;
+            }
+            1..3 if both => &mut histogram.negative,
+            _ => &mut histogram.positive,
+        };
+        let at = side.partition_point(|(known, _)| *known < index);
+        if side.get(at).is_none_or(|(known, _)| *known != index) {
+            side.insert(at, (index, 0.0));
+        }
+        side[at].1 += 1.0;
+        histogram.sum += f64::from(index) * 0.125;
+    }
+}
+
 /// Remote-write bodies in the order of time, at each time in the order of the labels.
-pub(crate) fn encode(stream: &Stream) -> Vec<Vec<u8>> {
-    let encoded: Vec<Vec<u8>> =
-        stream.keys().map(|l| encode_labels(l.iter().map(|(n, v)| (n.as_str(), v.as_str())))).collect();
-    let mut all: Vec<(i64, usize, f64)> = stream
-        .values()
-        .enumerate()
-        .flat_map(|(i, samples)| samples.iter().map(move |&(t, v)| (t, i, v)))
+pub(crate) fn encode(stream: &Stream, histograms: &Histograms) -> Vec<Vec<u8>> {
+    let keys: BTreeSet<&LabelMap> = stream.keys().chain(histograms.keys()).collect();
+    let encoded: BTreeMap<&LabelMap, Vec<u8>> = keys
+        .into_iter()
+        .map(|l| (l, encode_labels(l.iter().map(|(n, v)| (n.as_str(), v.as_str())))))
         .collect();
-    all.sort_by_key(|&(t, i, _)| (t, i));
+    let mut all: Vec<(i64, &LabelMap, Result<f64, &HistogramSample>)> = Vec::new();
+    for (series, samples) in stream {
+        all.extend(samples.iter().map(|(t, v)| (*t, series, Ok(*v))));
+    }
+    for (series, samples) in histograms {
+        all.extend(samples.iter().map(|(t, h)| (*t, series, Err(h))));
+    }
+    all.sort_by_key(|(t, series, _)| (*t, *series));
     let mut bodies = Vec::new();
     for part in all.chunks(SAMPLES_PER_REQUEST) {
         let mut request = WriteRequest::new();
-        for &(t, i, v) in part {
-            request.push_sample(&encoded[i], t, v);
+        for (t, series, value) in part {
+            match value {
+                Ok(v) => request.push_sample(&encoded[series], *t, *v),
+                Err(histogram) => request.push_histogram(&encoded[series], *t, histogram),
+            }
         }
         bodies.push(request.take_body());
     }

@@ -12,7 +12,49 @@ use crate::remote_write::LabelMap;
 pub const TOLERANCE: f64 = 1e-9;
 
 /// A sample of an answer: time in ms, value.
-pub type Point = (i64, f64);
+pub type Point = (i64, Sampled);
+
+/// What a sample says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sampled {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram {
+        /// Observations.
+        count: f64,
+        /// Their sum.
+        sum: f64,
+        /// Per bucket: which bounds are inclusive, lower and upper bound, observations.
+        buckets: Vec<[f64; 4]>,
+    },
+}
+
+impl Sampled {
+    /// The float, unless it is a histogram.
+    #[must_use]
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Self::Float(v) => Some(*v),
+            Self::Histogram { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Sampled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(v) => write!(f, "{v}"),
+            Self::Histogram { count, sum, buckets } => {
+                write!(f, "{{count {count}, sum {sum}")?;
+                for [_, lower, upper, count] in buckets {
+                    write!(f, ", {lower}..{upper} {count}")?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
 
 /// The data of a successful answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +64,7 @@ pub enum Data {
     /// `matrix`: several points per series, in the order of the answer.
     Matrix(Vec<(LabelMap, Vec<Point>)>),
     /// `scalar`.
-    Scalar(Point),
+    Scalar((i64, f64)),
     /// `string`.
     Text(i64, String),
 }
@@ -152,11 +194,29 @@ pub fn values_equal(a: f64, b: f64) -> bool {
     a == b || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }
 
+/// Whether two samples count as equal: as [`values_equal`], in each number of histograms.
+#[must_use]
+pub fn samples_equal(a: &Sampled, b: &Sampled) -> bool {
+    match (a, b) {
+        (Sampled::Float(a), Sampled::Float(b)) => values_equal(*a, *b),
+        (
+            Sampled::Histogram { count: c1, sum: s1, buckets: b1 },
+            Sampled::Histogram { count: c2, sum: s2, buckets: b2 },
+        ) => {
+            values_equal(*c1, *c2)
+                && values_equal(*s1, *s2)
+                && b1.len() == b2.len()
+                && b1.iter().flatten().zip(b2.iter().flatten()).all(|(a, b)| values_equal(*a, *b))
+        }
+        _ => false,
+    }
+}
+
 fn data_difference(a: &Data, b: &Data, order: Order) -> Option<Difference> {
     match (a, b) {
         (Data::Vector(a), Data::Vector(b)) => {
             let one = |v: &[(LabelMap, Point)]| -> Vec<(LabelMap, Vec<Point>)> {
-                let mut v: Vec<_> = v.iter().map(|(l, p)| (l.clone(), vec![*p])).collect();
+                let mut v: Vec<_> = v.iter().map(|(l, p)| (l.clone(), vec![p.clone()])).collect();
                 if order == Order::Free {
                     v.sort_by(|x, y| x.0.cmp(&y.0));
                 }
@@ -165,7 +225,10 @@ fn data_difference(a: &Data, b: &Data, order: Order) -> Option<Difference> {
             series_difference(&one(a), &one(b))
         }
         (Data::Matrix(a), Data::Matrix(b)) => series_difference(a, b),
-        (Data::Scalar(a), Data::Scalar(b)) => points_difference(&[*a], &[*b]).map(Difference),
+        (Data::Scalar(a), Data::Scalar(b)) => {
+            let point = |(t, v): &(i64, f64)| [(*t, Sampled::Float(*v))];
+            points_difference(&point(a), &point(b)).map(Difference)
+        }
         (Data::Text(t1, a), Data::Text(t2, b)) => {
             (t1 != t2 || a != b).then(|| Difference(format!("{a:?} @{t1} against {b:?} @{t2}")))
         }
@@ -197,7 +260,7 @@ fn series_difference(a: &[(LabelMap, Vec<Point>)], b: &[(LabelMap, Vec<Point>)])
 
 fn points_difference(a: &[Point], b: &[Point]) -> Option<String> {
     for (x, y) in a.iter().zip(b) {
-        if x.0 != y.0 || !values_equal(x.1, y.1) {
+        if x.0 != y.0 || !samples_equal(&x.1, &y.1) {
             return Some(format!("{}@{} against {}@{}", x.1, x.0, y.1, y.0));
         }
     }
@@ -213,19 +276,35 @@ fn parse_data(data: &Json) -> Result<Data> {
         Some("vector") => Data::Vector(
             list(result)?
                 .iter()
-                .map(|e| Ok((label_map(&e["metric"])?, point(&e["value"])?)))
+                .map(|e| {
+                    let sample = match &e["histogram"] {
+                        Json::Null => point(&e["value"])?,
+                        histogram => histogram_point(histogram)?,
+                    };
+                    Ok((label_map(&e["metric"])?, sample))
+                })
                 .collect::<Result<_>>()?,
         ),
         Some("matrix") => Data::Matrix(
             list(result)?
                 .iter()
                 .map(|e| {
-                    let points = list(&e["values"])?.iter().map(point).collect::<Result<_>>()?;
+                    let (floats, histograms) = (&e["values"], &e["histograms"]);
+                    let mut points = Vec::new();
+                    if !floats.is_null() || histograms.is_null() {
+                        points = list(floats)?.iter().map(point).collect::<Result<_>>()?;
+                    }
+                    if !histograms.is_null() {
+                        for histogram in list(histograms)? {
+                            points.push(histogram_point(histogram)?);
+                        }
+                        points.sort_by_key(|point| point.0);
+                    }
                     Ok((label_map(&e["metric"])?, points))
                 })
                 .collect::<Result<_>>()?,
         ),
-        Some("scalar") => Data::Scalar(point(result)?),
+        Some("scalar") => Data::Scalar((millis(&result[0])?, number(&result[1])?)),
         Some("string") => Data::Text(millis(&result[0])?, text(&result[1])?),
         other => bail!("unknown resultType {other:?}"),
     })
@@ -249,7 +328,22 @@ fn millis(json: &Json) -> Result<i64> {
     Ok((seconds * 1000.0).round() as i64)
 }
 
+fn number(json: &Json) -> Result<f64> {
+    let value = text(json)?;
+    value.parse().with_context(|| format!("value {value:?}"))
+}
+
 fn point(json: &Json) -> Result<Point> {
-    let value = text(&json[1])?;
-    Ok((millis(&json[0])?, value.parse().with_context(|| format!("value {value:?}"))?))
+    Ok((millis(&json[0])?, Sampled::Float(number(&json[1])?)))
+}
+
+fn histogram_point(json: &Json) -> Result<Point> {
+    let histogram = &json[1];
+    let mut buckets = Vec::new();
+    for bucket in histogram["buckets"].as_array().into_iter().flatten() {
+        let rule = bucket[0].as_f64().with_context(|| format!("no boundary rule in {bucket}"))?;
+        buckets.push([rule, number(&bucket[1])?, number(&bucket[2])?, number(&bucket[3])?]);
+    }
+    let (count, sum) = (number(&histogram["count"])?, number(&histogram["sum"])?);
+    Ok((millis(&json[0])?, Sampled::Histogram { count, sum, buckets }))
 }

@@ -4,9 +4,10 @@
 //!
 //! Map: [`http`] a small keep-alive client · [`process`] child programs and their `/proc` numbers · [`peers`] where the
 //! programs are · [`servers`] how each is started · [`remote_write`] the sender's side of the wire · [`api`]
-//! answers of the query API and their comparison · [`rng`] seeded randomness.
+//! answers of the query API and their comparison · [`expressions`] random PromQL · [`rng`] seeded randomness.
 
 pub mod api;
+pub mod expressions;
 pub mod http;
 pub mod peers;
 pub mod process;

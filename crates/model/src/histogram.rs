@@ -10,16 +10,37 @@
 //!
 //! Values are made by [`HistogramParts::build`], which checks what Prometheus checks, so every histogram is valid as far
 //! as a bucket per place, the schema and the bounds go.
+//!
+//! # Arithmetic
+//! All of it is on [`FloatHistogram`] and gives what Prometheus gives. Map: `layout`, `bounds`, `buckets` which buckets
+//! there are and what they count · `parts` what comes from outside · `arithmetic` plus, minus, times, compaction ·
+//! `reconcile` what makes two histograms of different buckets comparable · `compensated` sums and means of many · `reset`
+//! counter resets · `stats` quantiles, fractions, variances · `trim` cutting off at a value · `text` how histograms are
+//! written.
 
+mod arithmetic;
+mod bounds;
+mod buckets;
+mod compensated;
 mod error;
 mod layout;
 mod parts;
+mod reconcile;
+mod reset;
+mod stats;
+mod text;
+mod trim;
 
 use std::sync::Arc;
 
+pub use arithmetic::{Combined, IncompatibleHistograms};
+pub use buckets::Bucket;
+pub use compensated::{HistogramMean, HistogramSum};
 pub use error::{HistogramError, Side};
 pub use layout::{Layout, Span};
 pub use parts::{HistogramParts, absolute_counts};
+pub use stats::NanObservations;
+pub use text::{HistogramLiteral, LiteralError};
 
 use crate::sample::{STALE_NAN_BITS, is_stale, stale_nan};
 

@@ -31,8 +31,82 @@ pub(crate) enum Annotation {
     ForcedMonotonicity(ForcedMonotonicity),
     /// Warning: `sort` in a range query.
     SortIneffective,
-    /// Info: an operator between two floats that has no result for them.
-    FloatsIncompatible(BinaryOp),
+    /// Info: an operator between samples of kinds that it has no result for.
+    IncompatibleTypes {
+        /// The operator.
+        op: BinaryOp,
+        /// The kind of its left operand.
+        left: SampleKind,
+        /// The kind of its right operand.
+        right: SampleKind,
+    },
+    /// Warning: floats and histograms of the metric of this name in one window.
+    MixedRange(String),
+    /// Warning: floats and histograms in one group.
+    MixedAggregation,
+    /// Warning: classic and native histograms of the same labels; the metric's name is empty if unknown.
+    MixedClassicNative(String),
+    /// Warning: a counter function over histograms that are gauges.
+    NotCounter(String),
+    /// Warning: a gauge function over histograms that are counters.
+    NotGauge(String),
+    /// Warning: exponential and custom buckets met in the metric of this name.
+    MixedSchemas(String),
+    /// Warning: exponential and custom buckets met at an operator.
+    IncompatibleBuckets(BinaryOp),
+    /// Warning: of the histograms put together some were reset and others not.
+    ResetCollision(HistogramOperation),
+    /// Info: histograms put together had other custom buckets; those they share are left.
+    BoundsReconciled(HistogramOperation),
+    /// Info: an aggregation of this name left histograms out.
+    IgnoredInAggregation(&'static str),
+    /// Info: a function left histograms out that were in one window with floats of the metric of this name.
+    IgnoredInRange(String),
+    /// Info: NaN observations made a quantile NaN; the metric's name is empty if unknown.
+    NanQuantile(String),
+    /// Info: NaN observations made a quantile higher than it should be.
+    SkewedQuantile(String),
+    /// Info: NaN observations are in no fraction.
+    NanFraction(String),
+}
+
+/// The kinds of samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SampleKind {
+    /// A number.
+    Float,
+    /// A native histogram.
+    Histogram,
+}
+
+impl fmt::Display for SampleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "float",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+/// How histograms are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistogramOperation {
+    /// `+`, and what works like it.
+    Addition,
+    /// `-`, and what works like it.
+    Subtraction,
+    /// Sums and averages of many.
+    Aggregation,
+}
+
+impl fmt::Display for HistogramOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Addition => "addition",
+            Self::Subtraction => "subtraction",
+            Self::Aggregation => "aggregation",
+        })
+    }
 }
 
 /// How far the buckets of histograms were from monotonic. Those of one metric are merged.
@@ -70,10 +144,24 @@ impl Annotation {
             Self::InvalidRatio(..)
             | Self::InvalidQuantile(_)
             | Self::BadBucketLabel { .. }
-            | Self::SortIneffective => Severity::Warning,
-            Self::PossibleNonCounter(_) | Self::ForcedMonotonicity(_) | Self::FloatsIncompatible(_) => {
-                Severity::Info
-            }
+            | Self::SortIneffective
+            | Self::MixedRange(_)
+            | Self::MixedAggregation
+            | Self::MixedClassicNative(_)
+            | Self::NotCounter(_)
+            | Self::NotGauge(_)
+            | Self::MixedSchemas(_)
+            | Self::IncompatibleBuckets(_)
+            | Self::ResetCollision(_) => Severity::Warning,
+            Self::PossibleNonCounter(_)
+            | Self::ForcedMonotonicity(_)
+            | Self::IncompatibleTypes { .. }
+            | Self::BoundsReconciled(_)
+            | Self::IgnoredInAggregation(_)
+            | Self::IgnoredInRange(_)
+            | Self::NanQuantile(_)
+            | Self::SkewedQuantile(_)
+            | Self::NanFraction(_) => Severity::Info,
         }
     }
 
@@ -110,17 +198,83 @@ impl fmt::Display for Annotation {
                 chronolith_model::labels::write_quoted(f, metric)
             }
             Self::ForcedMonotonicity(forced) => forced.fmt(f),
-            Self::FloatsIncompatible(op) => {
+            Self::IncompatibleTypes { op, left, right } => {
                 let op = op.as_str();
                 write!(
                     f,
-                    "incompatible sample types encountered for binary operator \"{op}\": float {op} float"
+                    "incompatible sample types encountered for binary operator \"{op}\": {left} {op} {right}"
                 )
             }
             Self::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",
             ),
+            other => other.fmt_histograms(f),
         }
+    }
+}
+
+impl Annotation {
+    /// The texts that are about histograms.
+    fn fmt_histograms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (text, metric) = match self {
+            Self::MixedRange(metric) => {
+                ("encountered a mix of histograms and floats for metric name", metric)
+            }
+            Self::NotCounter(metric) => ("this native histogram metric is not a counter:", metric),
+            Self::NotGauge(metric) => ("this native histogram metric is not a gauge:", metric),
+            Self::MixedSchemas(metric) => (
+                "vector contains a mix of histograms with exponential and custom buckets schemas for metric name",
+                metric,
+            ),
+            Self::IgnoredInRange(metric) => (
+                "ignored histograms in a range containing both floats and histograms for metric name",
+                metric,
+            ),
+            Self::MixedAggregation => {
+                return f.write_str("encountered a mix of histograms and floats for aggregation");
+            }
+            Self::IncompatibleBuckets(op) => {
+                return write!(
+                    f,
+                    "incompatible bucket layout encountered for binary operator {}",
+                    op.as_str()
+                );
+            }
+            Self::ResetCollision(operation) => {
+                return write!(f, "conflicting counter resets during histogram {operation}");
+            }
+            Self::BoundsReconciled(operation) => {
+                return write!(f, "mismatched custom buckets were reconciled during {operation}");
+            }
+            Self::IgnoredInAggregation(name) => {
+                return write!(f, "ignored histogram in {name} aggregation");
+            }
+            other => return other.fmt_observations(f),
+        };
+        write!(f, "{text} ")?;
+        chronolith_model::labels::write_quoted(f, metric)
+    }
+
+    /// The texts that are about quantiles and fractions of histograms.
+    fn fmt_observations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (text, metric) = match self {
+            Self::MixedClassicNative(metric) => {
+                ("vector contains a mix of classic and native histograms", metric)
+            }
+            Self::NanQuantile(metric) => {
+                ("input to histogram_quantile has NaN observations, result is NaN", metric)
+            }
+            Self::SkewedQuantile(metric) => {
+                ("input to histogram_quantile has NaN observations, result is skewed higher", metric)
+            }
+            Self::NanFraction(metric) => (
+                "input to histogram_fraction has NaN observations, which are excluded from all fractions",
+                metric,
+            ),
+            _ => return Ok(()),
+        };
+        f.write_str(text)?;
+        for_metric(f, metric)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chronolith_model::{Labels, TenantId, Timestamp};
+use chronolith_model::{FloatHistogram, Labels, TenantId, Timestamp};
 use chronolith_storage::{MemoryBudget, StorageError};
 use chronolith_syntax::{ParseError, ParseOptions};
 use parking_lot::Mutex;
@@ -143,6 +143,26 @@ impl Query {
     }
 }
 
+/// What a sample says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SampleValue {
+    /// A number.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<FloatHistogram>),
+}
+
+impl SampleValue {
+    /// The number, if it is one.
+    #[must_use]
+    pub const fn float(&self) -> Option<f64> {
+        match self {
+            Self::Float(value) => Some(*value),
+            Self::Histogram(_) => None,
+        }
+    }
+}
+
 /// An element of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstantSample {
@@ -151,16 +171,27 @@ pub struct InstantSample {
     /// The evaluation time.
     pub timestamp: Timestamp,
     /// Its value.
-    pub value: f64,
+    pub value: SampleValue,
 }
 
-/// A series of a range result, or of an instant query for a range vector.
+/// A series of a range result, or of an instant query for a range vector. Floats and histograms are apart, no time is in
+/// both, and one of them at least is not empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeSeries {
     /// Its labels.
     pub labels: Labels,
-    /// Times and values, sorted by time, never empty.
+    /// Times and floats, sorted by time.
     pub points: Vec<(Timestamp, f64)>,
+    /// Times and histograms, sorted by time.
+    pub histograms: Vec<(Timestamp, Arc<FloatHistogram>)>,
+}
+
+impl RangeSeries {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.histograms.is_empty()
+    }
 }
 
 /// The value of a query. Range queries always give a matrix.
@@ -242,6 +273,13 @@ impl ResultMemory {
     /// As a query that needs too much; then all of it stays charged.
     pub fn settle(&self, bytes: usize) -> Result<(), QueryError> {
         self.0.as_ref().map_or(Ok(()), |ledger| ledger.settle(bytes))
+    }
+
+    /// Takes back `bytes` that were charged.
+    pub fn give_back(&self, bytes: usize) {
+        if let Some(ledger) = &self.0 {
+            ledger.give_back(bytes);
+        }
     }
 
     /// Bytes charged now.

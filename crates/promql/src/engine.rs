@@ -20,10 +20,10 @@ use crate::{
     api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory},
     eval::{Data, Executor, Scope, finish},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
-    pause::{LONG_TEXT, Pause},
+    pause::{Pause, is_slow_to_parse},
     plan::{PlanOptions, plan},
     selectors::{Compiler, Selectors, parsing},
-    series::Grid,
+    series::{Column, Grid, SeriesColumn, native_bytes},
 };
 
 /// Whether the anchored regular expression `pattern` matches the empty string, for the parser.
@@ -66,9 +66,10 @@ impl Engine {
     /// Runs `query` over `storage`. CPU work happens on the calling thread and the engine's pool: poll it on a thread
     /// that may block.
     ///
-    /// Before evaluation that takes longer than handing it to another thread, the future is once not ready, and wakes its
-    /// waker: a server may begin each query where it came in, and go on elsewhere with those that are long. What comes
-    /// before (regular expressions are compiled, the first selection is made) is not looked at.
+    /// Before work that may take longer than handing it to another thread, the future is once not ready, and wakes its
+    /// waker: a server may begin each query where it came in, and go on elsewhere with those that are long. Such work is to
+    /// parse what is long or compiles slowly, to select what storage does not call [quick](Querier::is_quick), and
+    /// evaluation over many values.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -77,7 +78,7 @@ impl Engine {
         let interrupt = Interrupt::new(query.cancel.clone(), timeout);
         let mut stats = QueryStats::default();
         let pause = Pause::new();
-        if query.text.len() >= LONG_TEXT {
+        if is_slow_to_parse(&query.text) {
             pause.before(usize::MAX).await;
         }
 
@@ -209,6 +210,9 @@ async fn select(
         executor.interrupt.check(STAGE_EXECUTION)?;
         let matchers = compiler.compile(&selection.matchers)?;
         let request = SelectRequest { matchers, range: selection.range, hints: selection.hints.clone() };
+        if !querier.is_quick(&request) {
+            executor.pause.before(usize::MAX).await;
+        }
         let set = executor.interruptible(querier.select(&request)).await?;
         executor.ledger.charge_series(set.len())?;
         sets.push(set);
@@ -238,12 +242,21 @@ fn selected_bytes(set: &dyn SeriesSet) -> usize {
 fn result_bytes(data: &Data) -> usize {
     const POINT_BYTES: usize = size_of::<(i64, f64)>();
     let series = |points: usize, labels: usize| size_of::<RangeSeries>() + points * POINT_BYTES + labels;
+    let natives =
+        |column: &Column| column.lane().map_or(0, |lane| lane.bytes() + lane.steps().len() * POINT_BYTES);
     match data {
         Data::Text(text) => text.len(),
         Data::Scalar(values) => series(values.len(), 0),
         Data::Vector(vector) => {
-            vector.iter().map(|s| series(s.column.present(), s.labels.size_bytes())).sum()
+            let one =
+                |s: &SeriesColumn| series(s.column.floats(), s.labels.size_bytes()) + natives(&s.column);
+            vector.iter().map(one).sum()
         }
-        Data::Matrix(matrix) => matrix.iter().map(|s| series(s.points.len(), s.labels.size_bytes())).sum(),
+        Data::Matrix(matrix) => {
+            let natives = |s: &RangeSeries| {
+                s.histograms.iter().map(|(_, native)| POINT_BYTES + native_bytes(native)).sum::<usize>()
+            };
+            matrix.iter().map(|s| series(s.points.len(), s.labels.size_bytes()) + natives(s)).sum()
+        }
     }
 }

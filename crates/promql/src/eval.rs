@@ -5,10 +5,11 @@
 //! once; other operators hold their input. Batches are worked on in parallel, and put together in order, so results do
 //! not depend on the number of threads.
 //!
-//! Map: [`arithmetic`] operators on floats · [`names`] dropping names, merging equals · `leaf` selectors and range
-//! functions · `fetch` samples from storage · `decoded` those for more than one leaf · `stream` series through
-//! element-wise operators · `call` functions of whole vectors · `aggregate`, `ranked`, `values` aggregations · `binary`,
-//! `matching` vectors with vectors · `subquery` grids of their own · `finish` the result.
+//! Map: [`arithmetic`] operators on floats · `operands` on histograms too · [`names`] dropping names, merging equals ·
+//! `leaf` selectors and range functions, `latest` and `windowed` for one series · `fetch` samples from storage ·
+//! `natives` its histograms · `decoded` samples for more than one leaf · `stream` series through element-wise operators ·
+//! `call` functions of whole vectors · `aggregate`, `fold_natives`, `ranked`, `values` aggregations · `binary`, `matching`
+//! vectors with vectors · `subquery` grids of their own · `finish` the result.
 
 mod aggregate;
 pub(crate) mod arithmetic;
@@ -17,13 +18,18 @@ mod call;
 mod decoded;
 mod fetch;
 mod finish;
+mod fold_natives;
+mod latest;
 mod leaf;
 mod matching;
 mod names;
+mod natives;
+mod operands;
 mod ranked;
 mod stream;
 mod subquery;
 mod values;
+mod windowed;
 mod xxh64;
 
 use std::sync::Arc;
@@ -33,7 +39,7 @@ use chronolith_syntax::ast::{Span, ValueType};
 use hashbrown::HashMap;
 use rayon::ThreadPool;
 
-pub(crate) use self::{decoded::Decoded, finish::finish};
+pub(crate) use self::{decoded::Decoded, finish::finish, natives::NativeSamples};
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
@@ -176,7 +182,7 @@ impl Executor<'_> {
                     repeat_scope(scope, &once);
                     repeat(vector, node.grid.count)
                 }
-                Op::Negate(_) | Op::Instant(..) | Op::BinaryScalar(_) => {
+                Op::Negate(_) | Op::Instant(..) | Op::OfHistograms(..) | Op::BinaryScalar(_) => {
                     self.elementwise(node, scope).await?
                 }
                 Op::Call(function, args) => self.vector_call(*function, args, node, scope).await?,
@@ -193,7 +199,7 @@ impl Executor<'_> {
 
     /// Charges what `vector` holds.
     pub(crate) fn charge_vector(&self, vector: &[SeriesColumn]) -> Result<(), QueryError> {
-        let samples = vector.iter().map(|series| series.column.present()).sum();
+        let samples = vector.iter().map(|series| series.column.samples()).sum();
         let bytes = vector.iter().map(series_bytes).sum();
         self.ledger.charge(samples, bytes)
     }
@@ -212,7 +218,7 @@ pub(crate) fn worth_threads(series: usize, values: usize) -> bool {
 
 /// About the memory a series of a vector takes.
 pub(crate) fn series_bytes(series: &SeriesColumn) -> usize {
-    size_of::<SeriesColumn>() + series.column.len() * size_of::<f64>()
+    size_of::<SeriesColumn>() + series.column.bytes()
 }
 
 /// The same value at `count` steps, from one of one step.
@@ -221,6 +227,9 @@ fn repeat(mut vector: Vec<SeriesColumn>, count: usize) -> Vec<SeriesColumn> {
     for series in &mut vector {
         if let Some(value) = series.column.get(0) {
             series.column = Column::constant(value, count);
+        } else if let Some(native) = series.column.histogram(0).map(Arc::clone) {
+            series.column = Column::absent(count);
+            (0..count).for_each(|step| series.column.set_histogram(step, Arc::clone(&native)));
         }
     }
     vector

@@ -20,7 +20,7 @@ mod series;
 
 pub use api::{
     CancelToken, EngineOptions, InstantSample, Query, QueryError, QueryResult, QueryStats, RangeSeries,
-    ResultMemory, Value,
+    ResultMemory, SampleValue, Value,
 };
 pub use engine::Engine;
 pub use selectors::Selectors;

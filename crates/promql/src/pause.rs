@@ -10,9 +10,28 @@ use std::{
 /// Work on so many values, steps of series and samples, is long; about what is worth more than one thread.
 pub(crate) const LONG_VALUES: usize = 1 << 14;
 /// A query of so many bytes takes long to parse.
-pub(crate) const LONG_TEXT: usize = 1 << 10;
+const LONG_TEXT: usize = 1 << 10;
+/// So many regular expressions take long to compile.
+const MANY_REGEXES: usize = 8;
 /// So much time is long.
 const LONG_TIME: Duration = Duration::from_millis(1);
+
+/// Whether to parse `text`, and to compile its regular expressions, may take long: it is long itself, has many of them, or
+/// one with what makes a large automaton out of few bytes, a counted repetition or a class of Unicode. Escaped characters
+/// could hide those.
+pub(crate) fn is_slow_to_parse(text: &str) -> bool {
+    if text.len() >= LONG_TEXT {
+        return true;
+    }
+    let bytes = text.as_bytes();
+    let pairs = || bytes.iter().zip(bytes.iter().skip(1));
+    let regexes = pairs().filter(|pair| matches!(pair, (b'=' | b'!', b'~'))).count();
+    let grows = |pair: (&u8, &u8)| {
+        matches!(pair, (b'{', b'0'..=b'9') | (b'\\', b'x' | b'u' | b'U' | b'0'..=b'9' | b'p' | b'P'))
+    };
+    // `label_replace` and its like compile theirs in the evaluation.
+    regexes >= MANY_REGEXES || (regexes > 0 && pairs().any(grows))
+}
 
 /// A query's one pause: before its first long work its future is not ready once, so that whoever polls it can go on with
 /// it on another thread. Most queries that dashboards and alerts ask never pause: what waking a thread takes is more than
@@ -53,6 +72,22 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn what_compiles_slowly_is_known_by_its_text() {
+        for text in ["up", "up{a=~\"b.*|c\"}", "rate(x{a=\"{5}\"}[5m])", "sum by (a) (x{b!~\"a\\\\.b\"})"] {
+            assert!(!is_slow_to_parse(text), "{text}");
+        }
+        for text in [
+            "up{a=~\"(a{1,90}){90}\"}".to_owned(),
+            "up{a!~\"\\\\pL+\"}".to_owned(),
+            "up{a=~\"a\\x7b90}\"}".to_owned(),
+            "a{b=~\"c\"}+".repeat(MANY_REGEXES),
+            "+".repeat(LONG_TEXT),
+        ] {
+            assert!(is_slow_to_parse(&text), "{text}");
+        }
+    }
 
     #[test]
     fn there_is_one_pause_before_long_work() {

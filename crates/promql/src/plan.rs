@@ -18,7 +18,7 @@ use chronolith_syntax::ast::{AggregateOp, BinaryOp, Grouping, Matching, Span, Va
 
 pub(crate) use self::build::plan;
 use crate::{
-    functions::{instant::InstantFunction, range::RangeFunction},
+    functions::{instant::InstantFunction, observations::Observations, range::RangeFunction},
     series::{Grid, WindowEnd, Windows},
 };
 
@@ -101,6 +101,8 @@ pub(crate) enum Op {
     Negate(Box<Node>),
     /// Element by element, `function(vector, scalars...)`.
     Instant(InstantFunction, Box<Node>, Vec<Node>),
+    /// A number about each histogram; floats go.
+    OfHistograms(Observations, Box<Node>),
     /// A function of whole vectors.
     Call(CallFunction, Vec<Node>),
     /// 1 where the vector has no element.
@@ -126,14 +128,8 @@ pub(crate) enum CallFunction {
     HistogramQuantile,
     HistogramQuantiles,
     HistogramFraction,
-    /// `histogram_count` and the like, which skip floats.
-    HistogramOnly,
-    Sort {
-        descending: bool,
-    },
-    SortByLabel {
-        descending: bool,
-    },
+    Sort { descending: bool },
+    SortByLabel { descending: bool },
     MaxOf,
     MinOf,
 }
@@ -151,6 +147,8 @@ pub(crate) struct Leaf {
     pub(crate) params: Vec<Node>,
     /// Where all arguments stand.
     pub(crate) arg_spans: Vec<Span>,
+    /// Of histograms nothing but counts and sums is asked for.
+    pub(crate) stats: bool,
 }
 
 /// What becomes of the samples of a selector.

@@ -91,10 +91,19 @@ impl Selectors {
     /// [`QueryError::Parse`] for a wrong text, [`QueryError::Execution`] beyond the memory of a query,
     /// [`QueryError::Overloaded`] when others have taken it.
     pub fn add(&mut self, text: &str) -> Result<&[CompiledMatcher], QueryError> {
-        let Self { parse, ledger, known, sets } = self;
+        let Self { parse, ledger, .. } = self;
         let matchers = parsing(ledger, text, || Ok(parse_metric_selector_with(text, parse)?))?;
+        self.add_matchers(&matchers)
+    }
+
+    /// Compiles the matchers of one more selector, parsed elsewhere.
+    ///
+    /// # Errors
+    /// As [`Selectors::add`] for what is parsed.
+    pub fn add_matchers(&mut self, matchers: &[Matcher]) -> Result<&[CompiledMatcher], QueryError> {
+        let Self { ledger, known, sets, .. } = self;
         let mut compiler = Compiler { ledger, known: std::mem::take(known) };
-        let set = compiler.compile(&matchers)?;
+        let set = compiler.compile(matchers)?;
         *known = compiler.known;
         sets.push(set);
         Ok(sets.last().map(Vec::as_slice).unwrap_or_default())

@@ -4,24 +4,28 @@
 //! # The kernels
 //! [`crate::functions`] holds pure kernels; the evaluator does the rest (reading, names, duplicates, order, limits).
 //!
-//! - `range::RangeFunction::from_name(&str) -> Option<Self>`, `range::eval(function, params: &[&[f64]], samples,
-//!   &Windows, &mut Column, &mut KernelContext) -> Result<(), QueryError>`: one series; `params[i]` has one value per
-//!   step, in the order of the call's scalar arguments. `out` comes in absent everywhere, `windows.grid.count` long.
-//!   Not here: `absent_over_time` (it looks across series).
+//! - `range::RangeFunction::from_name(&str) -> Option<Self>`, `range::eval(function, params: &[&[f64]], samples, natives,
+//!   &Windows, &mut Column, &mut KernelContext) -> Result<(), QueryError>`: one series, its floats and its histograms;
+//!   `params[i]` has one value per step, in the order of the call's scalar arguments. `out` comes in absent everywhere,
+//!   `windows.grid.count` long. Not here: `absent_over_time` (it looks across series).
 //! - `instant::InstantFunction::from_name`, `instant::eval(function, params: &[&[f64]], &mut Column)`: element-wise, in
 //!   place, on one series: math, `round`, `clamp*`, date functions.
 //! - `labels::label_replace(&mut [SeriesColumn], args: &[&str], &mut KernelContext) -> Result<(), QueryError>` and
 //!   `label_join` alike: new labels in place (`args` are the strings after the vector); the evaluator merges or refuses
 //!   what became equal. A label set whose name was written has its `drop_name` cleared.
-//! - `histogram::histogram_quantile(&Grid, q: &[f64], Vec<SeriesColumn>, &mut KernelContext) -> Vec<SeriesColumn>`,
-//!   `histogram::histogram_fraction(&Grid, lower: &[f64], upper: &[f64], ...)`: groups of buckets to one series each, in
-//!   the order of the group's first series.
+//! - `observations::Observations::from_name`, `of`: a number about a native histogram.
+//! - `histogram::histogram_quantile(&Grid, q: &[f64], Vec<SeriesColumn>, &Interrupt, &mut KernelContext) ->
+//!   Result<Vec<SeriesColumn>, QueryError>`, `histogram::histogram_fraction(&Grid, lower: &[f64], upper: &[f64], ...)`:
+//!   groups of buckets, and native histograms, to one series each, in the order of the group's first series.
 //! - `sort::sort(&mut Vec<SeriesColumn>, descending: bool)` by the value at the only step, and `sort::sort_by_label(
 //!   &mut Vec<SeriesColumn>, labels: &[&str], descending: bool)`.
+
+mod lane;
 
 use chronolith_model::{Labels, STALE_NAN_BITS, Timestamp};
 use chronolith_syntax::ast::{RangeMode, Span};
 
+pub(crate) use self::lane::{Lane, Native, native_bytes, samples_of};
 use crate::annotations::Annotations;
 
 /// The steps of an evaluation: `start`, `start + step`, ..., `count` of them. `step` is positive, also where `count`
@@ -58,11 +62,14 @@ impl Grid {
     }
 }
 
-/// The values of one series on a grid. A step without a value holds the stale marker, which no expression can yield:
-/// selectors remove it, arithmetic makes NaNs quiet, and [`Column::set`] replaces it.
+/// The values of one series on a grid: floats, and histograms beside them. A step without a float holds the stale
+/// marker, which no expression can yield: selectors remove it, arithmetic makes NaNs quiet, and [`Column::set`] replaces
+/// it. A step with a histogram has no float.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Column {
     values: Vec<f64>,
+    /// Most series have none.
+    lane: Option<Box<Lane>>,
 }
 
 /// What an absent step holds.
@@ -81,17 +88,17 @@ pub(crate) const fn not_absent(value: f64) -> f64 {
 impl Column {
     /// `count` steps without a value.
     pub(crate) fn absent(count: usize) -> Self {
-        Self { values: vec![ABSENT; count] }
+        Self { values: vec![ABSENT; count], lane: None }
     }
 
     /// The same value at `count` steps.
     pub(crate) fn constant(value: f64, count: usize) -> Self {
-        Self { values: vec![not_absent(value); count] }
+        Self { values: vec![not_absent(value); count], lane: None }
     }
 
     /// A column of these values; [`ABSENT`] means none.
     pub(crate) const fn from_values(values: Vec<f64>) -> Self {
-        Self { values }
+        Self { values, lane: None }
     }
 
     /// How many steps.
@@ -99,27 +106,92 @@ impl Column {
         self.values.len()
     }
 
-    /// The value at `step`.
+    /// The float at `step`.
     pub(crate) fn get(&self, step: usize) -> Option<f64> {
         Some(self.values[step]).filter(|v| !is_absent(*v))
     }
 
-    /// Gives `step` a value.
+    /// Gives `step` a float; it has no histogram.
     pub(crate) fn set(&mut self, step: usize, value: f64) {
         self.values[step] = not_absent(value);
     }
 
     /// Whether no step has a value.
     pub(crate) fn is_empty(&self) -> bool {
-        self.values.iter().all(|v| is_absent(*v))
+        self.values.iter().all(|v| is_absent(*v)) && self.lane.as_ref().is_none_or(|lane| lane.is_empty())
     }
 
-    /// How many steps have a value.
-    pub(crate) fn present(&self) -> usize {
+    /// How many steps have a float.
+    pub(crate) fn floats(&self) -> usize {
         self.values.iter().filter(|v| !is_absent(**v)).count()
     }
 
-    /// Replaces each value by `f(value)`.
+    /// As how many samples Prometheus counts what is in it.
+    pub(crate) fn samples(&self) -> usize {
+        self.floats() + self.lane.as_ref().map_or(0, |lane| lane.samples())
+    }
+
+    /// Bytes behind it, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.len() * size_of::<f64>() + self.lane.as_ref().map_or(0, |lane| lane.bytes())
+    }
+
+    /// The histograms, where there may be any.
+    pub(crate) fn lane(&self) -> Option<&Lane> {
+        self.lane.as_deref()
+    }
+
+    /// The histogram at `step`.
+    pub(crate) fn histogram(&self, step: usize) -> Option<&Native> {
+        self.lane.as_ref()?.steps()[step].as_ref()
+    }
+
+    /// Gives `step` a histogram instead of what it had.
+    pub(crate) fn set_histogram(&mut self, step: usize, native: Native) {
+        let count = self.values.len();
+        let lane = self.lane.get_or_insert_with(|| Box::new(Lane::absent(count)));
+        lane.steps_mut()[step] = Some(native);
+        self.values[step] = ABSENT;
+    }
+
+    /// Takes the histograms out.
+    pub(crate) const fn take_lane(&mut self) -> Option<Box<Lane>> {
+        self.lane.take()
+    }
+
+    /// Replaces each histogram by `f(step, histogram)`; `None` takes it away.
+    pub(crate) fn map_histograms(&mut self, mut f: impl FnMut(usize, &Native) -> Option<Native>) {
+        if let Some(lane) = &mut self.lane {
+            for (step, native) in lane.steps_mut().iter_mut().enumerate() {
+                *native = native.as_ref().and_then(|native| f(step, native));
+            }
+        }
+    }
+
+    /// Whether `step` has a value.
+    pub(crate) fn has(&self, step: usize) -> bool {
+        !is_absent(self.values[step]) || self.histogram(step).is_some()
+    }
+
+    /// Takes the value of `step` away.
+    pub(crate) fn clear(&mut self, step: usize) {
+        self.values[step] = ABSENT;
+        if let Some(lane) = &mut self.lane {
+            lane.steps_mut()[step] = None;
+        }
+    }
+
+    /// Sets `seen` at the steps that have a value.
+    pub(crate) fn mark(&self, seen: &mut [bool]) {
+        for (seen, value) in seen.iter_mut().zip(&self.values) {
+            *seen |= !is_absent(*value);
+        }
+        for (step, _) in self.lane.iter().flat_map(|lane| lane.iter()) {
+            seen[step] = true;
+        }
+    }
+
+    /// Replaces each float by `f(value)`.
     pub(crate) fn map(&mut self, mut f: impl FnMut(f64) -> f64) {
         for value in &mut self.values {
             if !is_absent(*value) {
@@ -128,7 +200,7 @@ impl Column {
         }
     }
 
-    /// Replaces each value by `f(step, value)`; `None` takes it away.
+    /// Replaces each float by `f(step, value)`; `None` takes it away.
     pub(crate) fn filter_map(&mut self, mut f: impl FnMut(usize, f64) -> Option<f64>) {
         for (step, value) in self.values.iter_mut().enumerate() {
             if !is_absent(*value) {
@@ -137,7 +209,7 @@ impl Column {
         }
     }
 
-    /// One value per step, [`ABSENT`] where there is none.
+    /// One float per step, [`ABSENT`] where there is none.
     pub(crate) fn values(&self) -> &[f64] {
         &self.values
     }

@@ -14,12 +14,13 @@
 //! [`cli`] is the command-line tool around them.
 //!
 //! Map: [`script`] commands · [`series`] series notation · `run` storage, engine, re-runs · `rewrite` pinned
-//! queries · `check` comparison · [`report`] outcomes.
+//! queries · `check` comparison · `nhcb` classic histograms as native ones · [`report`] outcomes.
 
 mod check;
+mod nhcb;
 pub mod report;
 mod rewrite;
-mod run;
+pub(crate) mod run;
 pub mod script;
 pub mod series;
 

@@ -24,7 +24,7 @@ pub struct Layout {
     zero_threshold: f64,
     positive: Vec<Span>,
     negative: Vec<Span>,
-    custom_values: Vec<f64>,
+    custom_values: Arc<[f64]>,
     positive_len: usize,
     negative_len: usize,
 }
@@ -35,7 +35,7 @@ static EMPTY: LazyLock<Arc<Layout>> = LazyLock::new(|| {
         zero_threshold: 0.0,
         positive: Vec::new(),
         negative: Vec::new(),
-        custom_values: Vec::new(),
+        custom_values: Arc::default(),
         positive_len: 0,
         negative_len: 0,
     })
@@ -76,7 +76,21 @@ impl Layout {
         if buckets.max(custom_values.len() as u64) > BUCKETS_MAX as u64 {
             return Err(HistogramError::TooManyBuckets(buckets.max(custom_values.len() as u64)));
         }
+        let custom_values = custom_values.into();
         Ok(Self { schema, zero_threshold, positive, negative, custom_values, positive_len, negative_len })
+    }
+
+    /// A layout of which all invariants are known to hold.
+    pub(super) fn trusted(
+        schema: i32,
+        zero_threshold: f64,
+        positive: Vec<Span>,
+        negative: Vec<Span>,
+        custom_values: Arc<[f64]>,
+    ) -> Self {
+        let len = |spans: &[Span]| usize::try_from(covered(spans)).unwrap_or(usize::MAX);
+        let (positive_len, negative_len) = (len(&positive), len(&negative));
+        Self { schema, zero_threshold, positive, negative, custom_values, positive_len, negative_len }
     }
 
     /// The layout without buckets, of schema 0.
@@ -118,6 +132,11 @@ impl Layout {
     /// Upper bounds of custom buckets, inclusive; the bucket behind the last reaches to infinity.
     #[must_use]
     pub fn custom_values(&self) -> &[f64] {
+        &self.custom_values
+    }
+
+    /// [`Layout::custom_values`] to be shared.
+    pub(super) const fn shared_custom_values(&self) -> &Arc<[f64]> {
         &self.custom_values
     }
 
@@ -176,14 +195,14 @@ impl Layout {
     pub fn union(&self, other: &Self) -> Result<Self, HistogramError> {
         let positive = spans_of(merged(self.positive_indices(), other.positive_indices()));
         let negative = spans_of(merged(self.negative_indices(), other.negative_indices()));
-        Self::new(self.schema, self.zero_threshold, &positive, &negative, self.custom_values.clone())
+        Self::new(self.schema, self.zero_threshold, &positive, &negative, self.custom_values.to_vec())
     }
 
     /// Bytes on the heap, about.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         (self.positive.capacity() + self.negative.capacity()) * size_of::<Span>()
-            + self.custom_values.capacity() * size_of::<f64>()
+            + self.custom_values.len() * size_of::<f64>()
     }
 }
 
@@ -262,6 +281,17 @@ pub(super) fn indices(spans: &[Span]) -> impl Iterator<Item = i32> + '_ {
         let first = next.wrapping_add(span.offset);
         next = first.wrapping_add_unsigned(span.length);
         (0..span.length).map(move |i| first.wrapping_add_unsigned(i))
+    })
+}
+
+/// [`indices`] from the last to the first.
+pub(super) fn indices_back(spans: &[Span]) -> impl Iterator<Item = i32> + '_ {
+    let mut end =
+        spans.iter().fold(0_i32, |at, span| at.wrapping_add(span.offset).wrapping_add_unsigned(span.length));
+    spans.iter().rev().flat_map(move |span| {
+        let behind = end;
+        end = end.wrapping_sub_unsigned(span.length).wrapping_sub(span.offset);
+        (1..=span.length).map(move |i| behind.wrapping_sub_unsigned(i))
     })
 }
 

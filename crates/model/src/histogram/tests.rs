@@ -1,3 +1,7 @@
+mod algebra;
+mod stats;
+mod text;
+
 use super::*;
 use crate::stale_nan;
 

@@ -2,16 +2,18 @@
 //! `stdvar`. A group's series are folded in their order on one thread, whatever the number of threads.
 
 use chronolith_model::{Labels, METRIC_NAME};
-use chronolith_syntax::ast::{AggregateOp, Grouping};
+use chronolith_syntax::ast::{AggregateOp, Grouping, Span};
 use hashbrown::HashMap;
 use rayon::{ThreadPool, prelude::*};
 
-use super::{Executor, Scope, stream::Sink, unexpected, worth_threads};
+use super::{Executor, Scope, fold_natives::FoldedNatives, stream::Sink, unexpected, worth_threads};
 use crate::{
+    annotations::{Annotation, Annotations},
     api::QueryError,
     functions::numeric::{Kahan, Mean},
+    limits::{Interrupt, STAGE_EVALUATION},
     plan::{Aggregate, Node},
-    series::{ABSENT, Column, SeriesColumn, is_absent, not_absent},
+    series::{ABSENT, Column, Lane, SeriesColumn, is_absent, not_absent},
 };
 
 /// The labels of groups, and which series belongs to which.
@@ -86,6 +88,27 @@ impl Welford {
 struct Fold {
     drop_name: bool,
     state: State,
+    natives: Natives,
+}
+
+/// What becomes of the histograms of a group.
+#[derive(Debug)]
+enum Natives {
+    /// There was none.
+    None,
+    /// They are folded.
+    Folded(Box<FoldedNatives>),
+    /// They were left out.
+    Ignored,
+}
+
+/// An aggregation: its operator, and what it is of.
+#[derive(Clone, Copy, Debug)]
+struct Of {
+    op: AggregateOp,
+    steps: usize,
+    /// The expression that is aggregated.
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -113,6 +136,15 @@ impl State {
             AggregateOp::Stdvar => Self::Stdvar(vec![None; steps]),
             AggregateOp::Stddev => Self::Stddev(vec![None; steps]),
             _ => Self::Group(vec![ABSENT; steps]),
+        }
+    }
+
+    /// Whether there was a float at `step`, for sums and means.
+    fn has(&self, step: usize) -> bool {
+        match self {
+            Self::Sum(sums) => !is_absent(sums[step].sum),
+            Self::Avg(means) => means[step].is_some(),
+            _ => false,
         }
     }
 
@@ -192,41 +224,81 @@ fn each<T>(state: &mut [T], values: &[f64], mut f: impl FnMut(&mut T, f64)) {
 }
 
 impl Fold {
-    fn new(op: AggregateOp, steps: usize) -> Self {
-        Self { drop_name: false, state: State::new(op, steps) }
+    fn new(of: Of) -> Self {
+        Self { drop_name: false, state: State::new(of.op, of.steps), natives: Natives::None }
     }
 
-    const fn bytes(&self) -> usize {
+    const fn float_bytes(&self) -> usize {
         size_of::<Self>() + self.state.bytes()
     }
 
-    fn push(&mut self, series: &SeriesColumn) {
+    fn native_bytes(&self) -> usize {
+        if let Natives::Folded(folded) = &self.natives { folded.bytes() } else { 0 }
+    }
+
+    fn push(&mut self, of: Of, series: &SeriesColumn) {
         self.drop_name |= series.drop_name;
+        if let Some(lane) = series.column.lane() {
+            self.push_natives(of, &series.labels, lane);
+        }
+        if let Natives::Folded(folded) = &self.natives
+            && (0..of.steps).any(|step| folded.closed(step))
+        {
+            let mut open = series.column.clone();
+            open.filter_map(|step, v| (!folded.closed(step)).then_some(v));
+            return self.state.push(open.values());
+        }
         self.state.push(series.column.values());
     }
 
-    fn finish(self, labels: Labels) -> SeriesColumn {
-        SeriesColumn { labels, drop_name: self.drop_name, column: Column::from_values(self.state.finish()) }
+    fn push_natives(&mut self, of: Of, labels: &Labels, lane: &Lane) {
+        match &mut self.state {
+            State::Count(counts) => lane.iter().for_each(|(step, _)| counts[step] += 1.0),
+            State::Group(ones) => lane.iter().for_each(|(step, _)| ones[step] = 1.0),
+            State::Sum(_) | State::Avg(_) => {
+                if let Natives::None = self.natives {
+                    let folded = FoldedNatives::new(of.op, of.steps, of.span);
+                    self.natives = Natives::Folded(Box::new(folded));
+                }
+                if let Natives::Folded(folded) = &mut self.natives {
+                    folded.push(labels, lane, |step| self.state.has(step));
+                }
+            }
+            _ if lane.is_empty() => {}
+            _ => self.natives = Natives::Ignored,
+        }
+    }
+
+    fn finish(self, of: Of, labels: Labels, notes: &mut Annotations) -> SeriesColumn {
+        let mut column = Column::from_values(self.state.finish());
+        match self.natives {
+            Natives::None => {}
+            Natives::Folded(folded) => notes.merge(folded.finish(&mut column)),
+            Natives::Ignored => notes.add(Annotation::IgnoredInAggregation(of.op.as_str()), of.span),
+        }
+        SeriesColumn { labels, drop_name: self.drop_name, column }
     }
 }
 
 /// Folds batches into groups.
 struct Folds<'a> {
-    op: AggregateOp,
-    steps: usize,
+    of: Of,
     groups: Groups<'a>,
     folds: Vec<Fold>,
     pool: &'a ThreadPool,
+    interrupt: &'a Interrupt,
 }
 
 impl Sink for Folds<'_> {
     fn push(&mut self, batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
         let known = self.folds.len();
+        let natives = batch.iter().any(|series| series.column.lane().is_some());
+        let natives_before = if natives { self.native_bytes() } else { 0 };
         let mut order: Vec<(usize, u32)> = Vec::with_capacity(batch.len());
         for (index, series) in batch.iter().enumerate() {
             let group = self.groups.of(&series.labels);
             if group == self.folds.len() {
-                self.folds.push(Fold::new(self.op, self.steps));
+                self.folds.push(Fold::new(self.of));
             }
             order.push((group, index as u32));
         }
@@ -241,15 +313,29 @@ impl Sink for Folds<'_> {
         }
         let fold = |(fold, members): (&mut Fold, &[(usize, u32)])| {
             for (_, index) in members {
-                fold.push(&batch[*index as usize]);
+                let series = &batch[*index as usize];
+                // Histograms take long.
+                if series.column.lane().is_some() && self.interrupt.check(STAGE_EVALUATION).is_err() {
+                    return;
+                }
+                fold.push(self.of, series);
             }
         };
-        if work.len() > 1 && worth_threads(batch.len(), self.steps) {
+        if work.len() > 1 && worth_threads(batch.len(), self.of.steps) {
             self.pool.install(|| work.into_par_iter().for_each(fold));
         } else {
             work.into_iter().for_each(fold);
         }
-        Ok(Some(self.folds[known..].iter().map(Fold::bytes).sum()))
+        self.interrupt.check(STAGE_EVALUATION)?;
+        let natives_grown = if natives { self.native_bytes().saturating_sub(natives_before) } else { 0 };
+        Ok(Some(self.folds[known..].iter().map(Fold::float_bytes).sum::<usize>() + natives_grown))
+    }
+}
+
+impl Folds<'_> {
+    /// What the histograms of all groups take.
+    fn native_bytes(&self) -> usize {
+        self.folds.iter().map(Fold::native_bytes).sum()
     }
 }
 
@@ -268,16 +354,22 @@ impl Executor<'_> {
             AggregateOp::CountValues => return self.count_values(aggregate, node, scope).await,
             _ => {}
         }
+        let of = Of { op: aggregate.op, steps: node.grid.count, span: aggregate.input.span };
         let mut folds = Folds {
-            op: aggregate.op,
-            steps: node.grid.count,
+            of,
             groups: Groups::new(&aggregate.grouping),
             folds: Vec::new(),
             pool: self.pool,
+            interrupt: self.interrupt,
         };
         self.stream(&aggregate.input, scope, &mut folds).await?;
         let Folds { folds, groups, .. } = folds;
-        Ok(folds.into_iter().zip(groups.labels).map(|(fold, labels)| fold.finish(labels)).collect())
+        let notes = &mut self.notes;
+        Ok(folds
+            .into_iter()
+            .zip(groups.labels)
+            .map(|(fold, labels)| fold.finish(of, labels, notes))
+            .collect())
     }
 
     /// The scalar parameter of an aggregation, its values, and what is aggregated.
@@ -299,12 +391,13 @@ mod tests {
     use super::*;
 
     fn fold(op: AggregateOp, values: &[f64]) -> f64 {
-        let mut fold = Fold::new(op, 1);
+        let of = Of { op, steps: 1, span: Span::default() };
+        let mut fold = Fold::new(of);
         for v in values {
             let column = Column::from_values(vec![*v]);
-            fold.push(&SeriesColumn { labels: Labels::empty(), drop_name: false, column });
+            fold.push(of, &SeriesColumn { labels: Labels::empty(), drop_name: false, column });
         }
-        fold.finish(Labels::empty()).column.values()[0]
+        fold.finish(of, Labels::empty(), &mut Annotations::default()).column.values()[0]
     }
 
     #[test]

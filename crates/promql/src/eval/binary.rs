@@ -1,15 +1,16 @@
 //! Two vectors.
 
+use std::sync::Arc;
+
 use chronolith_model::{Labels, METRIC_NAME};
 use chronolith_syntax::ast::{BinaryOp, Matching};
 use hashbrown::HashMap;
 
 use super::{Executor, Scope, matching::Join, names::unify};
 use crate::{
-    annotations::Annotation,
     api::QueryError,
     plan::{BinaryVectors, Node},
-    series::{ABSENT, SeriesColumn, is_absent},
+    series::{ABSENT, SeriesColumn},
 };
 
 /// Numbers the signatures by which series of two sides match: equal signatures, equal numbers.
@@ -66,8 +67,8 @@ impl Executor<'_> {
         } else {
             let join = Join::new(binary, self.delayed_name_removal, self.pool, self.interrupt, steps);
             let result = join.run(lhs, rhs)?;
-            if join.dropped() {
-                self.notes.add(Annotation::FloatsIncompatible(binary.op), node.span);
+            for annotation in join.noted() {
+                self.notes.add(annotation, node.span);
             }
             result
         };
@@ -107,9 +108,7 @@ fn presence(vector: &[SeriesColumn], numbers: &[usize], signatures: usize, steps
         if present.is_empty() {
             present.resize(steps, false);
         }
-        for (present, value) in present.iter_mut().zip(series.column.values()) {
-            *present |= !is_absent(*value);
-        }
+        series.column.mark(present);
     }
     present
 }
@@ -130,5 +129,6 @@ fn keep_where(
                 *value = ABSENT;
             }
         }
+        series.column.map_histograms(|step, native| (present[step] == wanted).then(|| Arc::clone(native)));
     }
 }

@@ -28,9 +28,7 @@ struct Presence {
 impl Sink for Presence {
     fn push(&mut self, batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
         for series in &batch {
-            for (seen, value) in self.steps.iter_mut().zip(series.column.values()) {
-                *seen |= !is_absent(*value);
-            }
+            series.column.mark(&mut self.steps);
         }
         Ok(Some(0))
     }
@@ -99,7 +97,12 @@ impl Executor<'_> {
             (CallFunction::Timestamp, [vector]) => {
                 let mut vector = self.vector(vector, scope).await?;
                 for series in &mut vector {
-                    series.column.filter_map(|step, _| Some(node.grid.time(step) as f64 / 1_000.0));
+                    let seconds = |step| node.grid.time(step) as f64 / 1_000.0;
+                    let lane = series.column.take_lane();
+                    series.column.filter_map(|step, _| Some(seconds(step)));
+                    for (step, _) in lane.iter().flat_map(|lane| lane.iter()) {
+                        series.column.set(step, seconds(step));
+                    }
                     drop_name(series, delayed);
                 }
                 if delayed { Ok(vector) } else { unify(vector) }
@@ -116,8 +119,10 @@ impl Executor<'_> {
                 let q = self.scalar(q, scope).await?;
                 let vector = self.vector(vector, scope).await?;
                 let grid = node.grid;
-                let result = self
-                    .with_context(node, |context| histogram::histogram_quantile(&grid, &q, vector, context));
+                let interrupt = self.interrupt;
+                let result = self.with_context(node, |context| {
+                    histogram::histogram_quantile(&grid, &q, vector, interrupt, context)
+                })?;
                 if delayed { Ok(result) } else { unify(result) }
             }
             (CallFunction::HistogramQuantiles, [vector, label, quantiles @ ..]) => {
@@ -128,17 +133,17 @@ impl Executor<'_> {
                 let upper = self.scalar(upper, scope).await?;
                 let vector = self.vector(vector, scope).await?;
                 let grid = node.grid;
+                let interrupt = self.interrupt;
                 let result = self.with_context(node, |context| {
-                    histogram::histogram_fraction(&grid, &lower, &upper, vector, context)
-                });
+                    histogram::histogram_fraction(&grid, &lower, &upper, vector, interrupt, context)
+                })?;
                 if delayed { Ok(result) } else { unify(result) }
             }
-            // Floats are skipped, and there are only floats.
-            (CallFunction::HistogramOnly, [vector]) => self.vector(vector, scope).await.map(|_| Vec::new()),
             (CallFunction::Sort { descending }, [vector]) => {
                 let mut vector = self.vector(vector, scope).await?;
+                vector.iter_mut().for_each(|series| drop(series.column.take_lane()));
+                vector.retain(|series| !series.column.is_empty());
                 if self.sorts(node) {
-                    vector.retain(|series| !series.column.is_empty());
                     sort::sort(&mut vector, descending);
                 }
                 Ok(vector)
@@ -181,7 +186,9 @@ impl Executor<'_> {
                 let spans = [span, histograms];
                 let mut context = self.context(node.span, &spans);
                 let same = vec![value; q.len()];
-                let quantiles = histogram::histogram_quantile(&grid, &same, vector.clone(), &mut context);
+                let vector = vector.clone();
+                let quantiles =
+                    histogram::histogram_quantile(&grid, &same, vector, self.interrupt, &mut context)?;
                 self.notes.merge(context.notes);
                 for mut series in quantiles {
                     let mut labels = series.labels.to_builder();

@@ -34,7 +34,7 @@ impl Keeping {
     /// Adds what was decoded, if it is to be kept; false where the ledger has no room for it.
     pub(super) fn add(&mut self, samples: &mut Vec<Samples>, ledger: &Ledger) -> bool {
         let Self::New(decoded) = self else { return true };
-        let of = |samples: &Samples| size_of::<Samples>() + samples.len() * SAMPLE_BYTES;
+        let of = |samples: &Samples| size_of::<Samples>() + samples.memory_bytes();
         let bytes = samples.iter().map(of).sum();
         if !ledger.keep(bytes) {
             return false;

@@ -1,5 +1,7 @@
 //! From values to results.
 
+use std::sync::Arc;
+
 use chronolith_model::Labels;
 use chronolith_syntax::text::lossy;
 
@@ -8,7 +10,7 @@ use super::{
     names::{Unique, unify, without_metadata},
 };
 use crate::{
-    api::{InstantSample, QueryError, RangeSeries, Value},
+    api::{InstantSample, QueryError, RangeSeries, SampleValue, Value},
     series::{Grid, SeriesColumn, is_absent},
 };
 
@@ -38,7 +40,7 @@ pub(crate) fn finish(data: Data, grid: Grid, range_query: bool, delayed: bool) -
         }
         Data::Scalar(values) if range_query => {
             let points = grid.times().zip(values).collect();
-            Ok(Value::Matrix(vec![RangeSeries { labels: Labels::empty(), points }]))
+            Ok(Value::Matrix(vec![RangeSeries { labels: Labels::empty(), points, histograms: Vec::new() }]))
         }
         Data::Scalar(values) => {
             Ok(Value::Scalar { timestamp, value: values.first().copied().unwrap_or(f64::NAN) })
@@ -53,21 +55,31 @@ pub(crate) fn finish(data: Data, grid: Grid, range_query: bool, delayed: bool) -
 fn matrix(vector: Vec<SeriesColumn>, grid: Grid) -> Result<Value, QueryError> {
     let mut matrix: Vec<RangeSeries> = unify(vector)?
         .into_iter()
-        .map(|series| {
-            let values = grid.times().zip(series.column.values().iter().copied());
-            RangeSeries { points: values.filter(|(_, v)| !is_absent(*v)).collect(), labels: series.labels }
-        })
-        .filter(|series| !series.points.is_empty())
+        .map(|series| points(series, grid))
+        .filter(|series| !series.is_empty())
         .collect();
     matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(Value::Matrix(matrix))
+}
+
+/// The values of a series with the times of their steps.
+pub(super) fn points(series: SeriesColumn, grid: Grid) -> RangeSeries {
+    let SeriesColumn { labels, column, .. } = series;
+    let values = grid.times().zip(column.values().iter().copied());
+    let points = values.filter(|(_, v)| !is_absent(*v)).collect();
+    let natives = column.lane().into_iter().flat_map(|lane| lane.iter());
+    let histograms = natives.map(|(step, native)| (grid.time(step), Arc::clone(native))).collect();
+    RangeSeries { labels, points, histograms }
 }
 
 fn instant(vector: &[SeriesColumn], timestamp: i64) -> Result<Value, QueryError> {
     let mut unique = Unique::default();
     let mut samples = Vec::with_capacity(vector.len());
     for series in vector {
-        if let Some(value) = series.column.get(0) {
+        let float = series.column.get(0).map(SampleValue::Float);
+        let histogram =
+            || series.column.histogram(0).map(|native| SampleValue::Histogram(Arc::clone(native)));
+        if let Some(value) = float.or_else(histogram) {
             unique.check(&series.labels)?;
             samples.push(InstantSample { labels: series.labels.clone(), timestamp, value });
         }

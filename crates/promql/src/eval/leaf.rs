@@ -11,18 +11,21 @@ use super::{
     Executor, Scope, SharedLeaf,
     decoded::Keeping,
     fetch::Scratch,
+    latest,
     names::{Unique, drop_name, has_type_or_unit, unify},
+    natives::NativeSamples,
     series_bytes,
     stream::{Collect, Sink},
+    windowed::Windowed,
     worth_threads,
 };
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
-    functions::range::{self, RangeFunction},
+    functions::range::RangeFunction,
     limits::{Interrupt, Ledger, STAGE_EVALUATION},
     plan::{Instants, Leaf, LeafFunction, Node},
-    series::{Column, Grid, KernelContext, SeriesColumn, WindowEnd, Windows},
+    series::{Column, Grid, KernelContext, SeriesColumn, WindowEnd, Windows, native_bytes, samples_of},
 };
 
 /// Series one task works on. Fixed, so that results do not depend on the number of threads.
@@ -31,8 +34,6 @@ const TASK_SERIES: usize = 32;
 const BATCH_VALUES: usize = 1 << 21;
 /// Series per batch, at least and at most.
 const BATCH_SERIES: Range<usize> = 64..8_192;
-/// Samples of windows that are looked at between two looks at whether the query was canceled, about.
-const BLOCK_WORK: usize = 1 << 21;
 /// Samples that are decoded for a series at least, about: a chunk.
 const CHUNK_SAMPLES: i64 = 120;
 /// Milliseconds from sample to sample, where one must guess.
@@ -45,6 +46,8 @@ struct Job<'a> {
     grid: Grid,
     span: Span,
     arg_spans: &'a [Span],
+    /// Of histograms, counts and sums alone.
+    stats: bool,
     set: &'a dyn SeriesSet,
     /// Samples per series, about.
     decoded: usize,
@@ -142,6 +145,7 @@ impl Executor<'_> {
             grid: node.grid,
             span: node.span,
             arg_spans: &leaf.arg_spans,
+            stats: leaf.stats,
             set: &*set,
             decoded: usual_samples(range),
             interrupt: self.interrupt,
@@ -252,16 +256,23 @@ impl Executor<'_> {
                 samples.clear();
                 batch.read(index, &mut samples).map_err(QueryError::Storage)?;
                 let window = windows.start(0)..=windows.end(0);
+                let inside = |t: &i64| window.contains(t) && *t != *window.start();
                 let points: Vec<(i64, f64)> = (samples.timestamps.iter().copied())
                     .zip(samples.values.iter().copied())
-                    .filter(|(t, v)| window.contains(t) && *t != *window.start() && !is_stale(*v))
+                    .filter(|(t, v)| inside(t) && !is_stale(*v))
                     .collect();
-                if points.is_empty() {
+                let mut natives = NativeSamples::of(&samples, false);
+                natives.retain(|t| inside(&t));
+                if points.is_empty() && natives.times.is_empty() {
                     continue;
                 }
-                self.ledger.charge(points.len(), points.len() * size_of::<(i64, f64)>())?;
-                scope.samples[0] += points.len() as u64;
-                result.push(RangeSeries { labels: set.labels(index), points });
+                let held = points.len() + natives.histograms.iter().map(|h| samples_of(h)).sum::<usize>();
+                let bytes = (points.len() + natives.times.len()) * size_of::<(i64, f64)>()
+                    + natives.histograms.iter().map(|h| native_bytes(h)).sum::<usize>();
+                self.ledger.charge(held, bytes)?;
+                scope.samples[0] += held as u64;
+                let histograms = natives.times.into_iter().zip(natives.histograms).collect();
+                result.push(RangeSeries { labels: set.labels(index), points, histograms });
             }
             drop(batch);
             self.ledger.give_back(copies);
@@ -315,27 +326,37 @@ impl Job<'_> {
                     &scratch
                 }
             };
-            if samples.is_empty() {
+            if samples.is_empty() && samples.histograms.is_empty() {
                 continue;
             }
             let labels = self.set.labels(index);
             let mut column = Column::absent(self.grid.count);
             match self.function {
-                LeafFunction::Latest(instants) => {
+                LeafFunction::Latest(instants) if samples.histograms.is_empty() => {
                     latest(samples, &instants, &mut column, &mut done.samples, |_, value| value);
                 }
-                LeafFunction::LatestTimestamp(instants) => {
+                LeafFunction::LatestTimestamp(instants) if samples.histograms.is_empty() => {
                     latest(samples, &instants, &mut column, &mut done.samples, |t, _| t as f64 / 1_000.0);
                 }
+                LeafFunction::Latest(instants) => {
+                    latest::values(samples, &instants, self.stats, &mut column, &mut done.samples);
+                }
+                LeafFunction::LatestTimestamp(instants) => {
+                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples);
+                }
                 LeafFunction::Range(function, windows) => {
+                    let natives = NativeSamples::of(samples, self.stats);
+                    if !natives.times.is_empty() {
+                        charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
+                    }
                     let samples = without_stale(samples, &mut fresh);
-                    self.range(function, &windows, samples, &labels, &mut column, &mut done)?;
+                    self.range(function, &windows, (samples, &natives), &labels, &mut column, &mut done)?;
                 }
             }
-            let present = column.present();
-            if present > 0 {
+            let held = column.samples();
+            if held > 0 {
                 let series = self.named(labels, column);
-                self.ledger.charge(present, series_bytes(&series))?;
+                self.ledger.charge(held, series_bytes(&series))?;
                 done.series.push(series);
             }
         }
@@ -346,15 +367,18 @@ impl Job<'_> {
         &self,
         function: RangeFunction,
         windows: &Windows,
-        samples: &Samples,
+        (samples, natives): (&Samples, &NativeSamples),
         labels: &Labels,
         column: &mut Column,
         done: &mut Done,
     ) -> Result<(), QueryError> {
-        if samples.is_empty() {
+        if samples.is_empty() && natives.times.is_empty() {
             return Ok(());
         }
-        let largest = count_windows(&samples.timestamps, windows, &mut done.samples);
+        let mut largest = count_windows(&samples.timestamps, windows, &mut done.samples);
+        if !natives.times.is_empty() {
+            largest += natives.count_windows(windows, &mut done.samples);
+        }
         self.ledger.probe(largest)?;
         let mut context = KernelContext {
             notes: std::mem::take(&mut done.notes),
@@ -363,40 +387,10 @@ impl Job<'_> {
             labels: Some(labels),
             delayed_name_removal: self.delayed_name_removal,
         };
-        let block = if costs_by_window(function) {
-            (BLOCK_WORK / largest.max(1)).clamp(1, self.grid.count)
-        } else {
-            self.grid.count
-        };
-        let result = if block == self.grid.count {
-            range::eval(function, &self.params, samples, windows, column, &mut context)
-        } else {
-            self.range_in_blocks(function, windows, samples, block, column, &mut context)
-        };
+        let windowed = Windowed { function, params: &self.params, samples, natives, windows };
+        let result = windowed.eval(largest, self.interrupt, column, &mut context);
         done.notes = context.notes;
         result
-    }
-
-    /// The same a number of steps at a time, so that the query can be stopped in between.
-    fn range_in_blocks(
-        &self,
-        function: RangeFunction,
-        windows: &Windows,
-        samples: &Samples,
-        block: usize,
-        column: &mut Column,
-        context: &mut KernelContext<'_>,
-    ) -> Result<(), QueryError> {
-        for start in (0..self.grid.count).step_by(block) {
-            self.interrupt.check(STAGE_EVALUATION)?;
-            let steps = start..(start + block).min(self.grid.count);
-            let params: Vec<&[f64]> = self.params.iter().map(|param| &param[steps.clone()]).collect();
-            let grid = Grid { start: self.grid.time(start), count: steps.len(), ..self.grid };
-            let mut part = Column::absent(steps.len());
-            range::eval(function, &params, samples, &Windows { grid, ..*windows }, &mut part, context)?;
-            column.values_mut()[steps].copy_from_slice(part.values());
-        }
-        Ok(())
     }
 
     fn named(&self, labels: Labels, column: Column) -> SeriesColumn {
@@ -415,7 +409,7 @@ fn usual_samples(range: TimeRange) -> usize {
 }
 
 /// Whether `function` looks at every sample of every window, so that one series can take long.
-const fn costs_by_window(function: RangeFunction) -> bool {
+pub(super) const fn costs_by_window(function: RangeFunction) -> bool {
     use RangeFunction as F;
     matches!(
         function,
@@ -430,7 +424,7 @@ const fn costs_by_window(function: RangeFunction) -> bool {
 }
 
 /// The time looked at by `step`.
-const fn end_of(grid: Grid, end: WindowEnd, step: usize) -> i64 {
+pub(super) const fn end_of(grid: Grid, end: WindowEnd, step: usize) -> i64 {
     match end {
         WindowEnd::Offset(offset) => grid.time(step).saturating_sub(offset),
         WindowEnd::Fixed(t) => t,

@@ -4,19 +4,22 @@
 //! worked on column by column; the others, and all if missing sides are filled, step by step. Which error is told is
 //! that of the earliest step, as if all steps had been evaluated one after the other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 
 use chronolith_model::Labels;
 use chronolith_syntax::ast::{BinaryOp, Cardinality, Matching};
 use hashbrown::{HashMap, HashSet};
+use parking_lot::Mutex;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
     arithmetic::{arithmetic, changes_schema, compare, trims},
     binary::{Signatures, match_labels},
     names::without_metadata,
+    operands::{Operand, Outcome, combine},
 };
 use crate::{
+    annotations::Annotation,
     api::QueryError,
     limits::{Interrupt, STAGE_EVALUATION},
     plan::BinaryVectors,
@@ -41,8 +44,8 @@ pub(super) struct Join<'a> {
     fill_one: Option<f64>,
     /// What a missing series of the "many" side counts as.
     fill_many: Option<f64>,
-    /// Values matched between which the operator has no result.
-    dropped: AtomicBool,
+    /// What there is to tell about pairs: of each step, that of the last one.
+    notes: Mutex<BTreeMap<usize, (Place, Annotation)>>,
 }
 
 /// The series of one signature, by index.
@@ -81,7 +84,6 @@ impl<'a> Join<'a> {
         // Not swapped for one-to-many: `fill_left` fills the many side there too, as Prometheus has it.
         let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let BinaryVectors { op, return_bool, .. } = *binary;
-        let dropped = AtomicBool::new(false);
         Self {
             op,
             return_bool,
@@ -93,13 +95,20 @@ impl<'a> Join<'a> {
             swapped,
             fill_one,
             fill_many,
-            dropped,
+            notes: Mutex::default(),
         }
     }
 
-    /// Whether floats met between which the operator has no result.
-    pub(super) fn dropped(&self) -> bool {
-        self.dropped.load(Ordering::Relaxed)
+    /// What there is to tell about the result, in the order of the steps.
+    pub(super) fn noted(self) -> impl Iterator<Item = Annotation> {
+        self.notes.into_inner().into_values().map(|(_, annotation)| annotation)
+    }
+
+    fn note(&self, step: usize, place: Place, annotation: Annotation) {
+        let mut notes = self.notes.lock();
+        if notes.get(&step).is_none_or(|(known, _)| *known <= place) {
+            notes.insert(step, (place, annotation));
+        }
     }
 
     pub(super) fn run(
@@ -154,13 +163,14 @@ impl<'a> Join<'a> {
             outputs.push(((false, index, one), SeriesColumn { labels, drop_name: self.return_bool, column }));
         }
         let combine = |(place, series): &mut (Place, SeriesColumn)| {
-            self.combine(&mut series.column, &one[place.2].column);
+            self.combine(*place, &mut series.column, &one[place.2].column);
         };
         if outputs.len().saturating_mul(self.steps) < PARALLEL_VALUES {
             outputs[first..].iter_mut().for_each(combine);
         } else {
             self.pool.install(|| outputs[first..].par_iter_mut().for_each(combine));
         }
+        self.interrupt.check(STAGE_EVALUATION)?;
         outputs.retain(|(_, series)| !series.column.is_empty());
         outputs.sort_by_key(|(place, _)| *place);
         Ok(outputs.into_iter().map(|(_, series)| series).collect())
@@ -193,7 +203,7 @@ impl<'a> Join<'a> {
         let any = |vector: &[SeriesColumn]| {
             let mut any = vec![false; self.steps];
             for series in vector {
-                any.iter_mut().zip(series.column.values()).for_each(|(any, v)| *any |= !is_absent(*v));
+                series.column.mark(&mut any);
             }
             any
         };
@@ -206,11 +216,9 @@ impl<'a> Join<'a> {
         let mut slots =
             Slots { join: self, by_place: HashMap::new(), label_numbers: HashMap::new(), seen: Vec::new() };
         for step in (0..self.steps).filter(|step| sides.active[*step]) {
-            let present = |vector: &[SeriesColumn], index: usize| {
-                let value = vector[index].column.values()[step];
-                (!is_absent(value)).then_some((index, value))
-            };
-            let mut ones = group.one.iter().filter_map(|index| present(sides.one, *index));
+            let many = |index: &usize| Some((*index, Operand::at(&sides.many[*index].column, step)?));
+            let present = |index: &usize| Some((*index, Operand::at(&sides.one[*index].column, step)?));
+            let mut ones = group.one.iter().filter_map(present);
             let one = ones.next();
             if let (Some((first, _)), Some((second, _))) = (one, ones.next()) {
                 return Err(Clash {
@@ -219,38 +227,33 @@ impl<'a> Join<'a> {
                 });
             }
             let mut matched = false;
-            for (index, value) in group.many.iter().filter_map(|index| present(sides.many, *index)) {
+            for (index, value) in group.many.iter().filter_map(many) {
                 let labels = &sides.many[index].labels;
                 let (place, other, against) = match (one, self.fill_one) {
                     (Some((one, against)), _) => {
                         ((false, index, one), sides.one[one].labels.clone(), against)
                     }
                     (None, Some(fill)) => {
-                        ((false, index, usize::MAX), match_labels(self.matching, labels), fill)
+                        let labels = match_labels(self.matching, labels);
+                        ((false, index, usize::MAX), labels, Operand::Float(fill))
                     }
                     (None, None) => continue,
                 };
-                if trims(self.op) {
-                    self.dropped.store(true, Ordering::Relaxed);
-                    continue;
-                }
+                let Some(outcome) = self.outcome(step, place, value, against) else { continue };
                 if matched && self.matching.card == Cardinality::OneToOne {
                     return Err(Clash { when: (step, 1, index), error: must_be_explicit() });
                 }
                 matched = true;
                 slots
-                    .put(place, step, (labels, value), (&other, against))
+                    .put(place, step, (labels, &other), outcome)
                     .map_err(|()| Clash { when: (step, 1, index), error: must_be_unique() })?;
             }
             if let (false, Some((index, value)), Some(fill)) = (matched, one, self.fill_many) {
-                if trims(self.op) {
-                    self.dropped.store(true, Ordering::Relaxed);
-                    continue;
-                }
+                let place = (true, index, index);
+                let Some(outcome) = self.outcome(step, place, Operand::Float(fill), value) else { continue };
                 let labels = match_labels(self.matching, &sides.one[index].labels);
-                let other = (&sides.one[index].labels, value);
                 slots
-                    .put((true, index, index), step, (&labels, fill), other)
+                    .put(place, step, (&labels, &sides.one[index].labels), outcome)
                     .map_err(|()| Clash { when: (step, 2, index), error: must_be_unique() })?;
             }
         }
@@ -271,10 +274,52 @@ impl<'a> Join<'a> {
         }
     }
 
-    fn combine(&self, many: &mut Column, one: &Column) {
+    fn combine(&self, place: Place, many: &mut Column, one: &Column) {
+        let of_histograms = if many.lane().is_some() || one.lane().is_some() {
+            self.of_histograms(place, many, one)
+        } else {
+            Vec::new()
+        };
+        many.take_lane();
         for (many, one) in many.values_mut().iter_mut().zip(one.values()) {
             if !is_absent(*many) {
                 *many = if is_absent(*one) { ABSENT } else { self.value(*many, *one) };
+            }
+        }
+        for (step, outcome) in of_histograms {
+            outcome.put(many, step);
+        }
+    }
+
+    /// What comes of the steps at which a side has a histogram.
+    fn of_histograms(&self, place: Place, many: &Column, one: &Column) -> Vec<(usize, Outcome)> {
+        let mut outcomes = Vec::new();
+        if self.interrupt.check(STAGE_EVALUATION).is_err() {
+            return outcomes;
+        }
+        for step in 0..self.steps {
+            let pair = (Operand::at(many, step), Operand::at(one, step));
+            let (Some(many), Some(one)) = pair else { continue };
+            if let (Operand::Float(_), Operand::Float(_)) = (many, one) {
+                continue;
+            }
+            outcomes.extend(self.outcome(step, place, many, one).map(|outcome| (step, outcome)));
+        }
+        outcomes
+    }
+
+    /// What comes of a pair of a many and a one side; `None` where the operator has no result for it.
+    fn outcome(&self, step: usize, place: Place, many: Operand<'_>, one: Operand<'_>) -> Option<Outcome> {
+        let (left, right) = if self.swapped { (one, many) } else { (many, one) };
+        match combine(self.op, self.return_bool, left, right) {
+            Ok((outcome, None)) => Some(outcome),
+            Ok((outcome, Some(info))) => {
+                self.note(step, place, info);
+                Some(outcome)
+            }
+            Err(reason) => {
+                self.note(step, place, reason);
+                None
             }
         }
     }
@@ -338,18 +383,18 @@ struct Slot {
 }
 
 impl Slots<'_> {
-    /// Evaluates a pair at `step`; an error if other series of this group gave the same labels there.
+    /// Takes the outcome of a pair at `step`; an error if other series of this group gave the same labels there.
     fn put(
         &mut self,
         place: Place,
         step: usize,
-        many: (&Labels, f64),
-        one: (&Labels, f64),
+        (many, one): (&Labels, &Labels),
+        outcome: Outcome,
     ) -> Result<(), ()> {
         let join = self.join;
         let (label_numbers, seen) = (&mut self.label_numbers, &mut self.seen);
         let slot = self.by_place.entry(place).or_insert_with(|| {
-            let labels = join.result_labels(many.0, one.0);
+            let labels = join.result_labels(many, one);
             let number = *label_numbers.entry(labels.clone()).or_insert_with(|| {
                 seen.push(0);
                 seen.len() - 1
@@ -363,7 +408,7 @@ impl Slots<'_> {
             }
             self.seen[slot.labels] = step + 1;
         }
-        slot.series.column.values_mut()[step] = join.value(many.1, one.1);
+        outcome.put(&mut slot.series.column, step);
         Ok(())
     }
 }

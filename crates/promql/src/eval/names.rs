@@ -1,11 +1,13 @@
 //! Metric names go away, and what became equal is merged or refused.
 
+use std::sync::Arc;
+
 use chronolith_model::{Labels, METRIC_NAME};
 use hashbrown::{HashMap, HashSet};
 
 use crate::{
     api::QueryError,
-    series::{SeriesColumn, is_absent},
+    series::{Column, SeriesColumn, is_absent},
 };
 
 /// Labels that describe the metric, not the thing measured: operators that make something else of it remove them.
@@ -35,6 +37,15 @@ pub(crate) fn drop_name(series: &mut SeriesColumn, delayed: bool) {
     }
 }
 
+/// The same for operators that leave type and unit.
+pub(crate) fn drop_only_name(series: &mut SeriesColumn, delayed: bool) {
+    if delayed {
+        series.drop_name = true;
+    } else {
+        series.labels = series.labels.without(METRIC_NAME);
+    }
+}
+
 /// Refuses series whose labels were seen before.
 #[derive(Debug, Default)]
 pub(crate) struct Unique {
@@ -61,7 +72,7 @@ pub(crate) fn unify(vector: Vec<SeriesColumn>) -> Result<Vec<SeriesColumn>, Quer
     let mut merged: Vec<SeriesColumn> = Vec::with_capacity(vector.len());
     for series in vector {
         if let Some(place) = places.get(&series.labels) {
-            merge(&mut merged[*place], &series)?;
+            merge(&mut merged[*place].column, series.column)?;
         } else {
             places.insert(series.labels.clone(), merged.len());
             merged.push(series);
@@ -70,8 +81,16 @@ pub(crate) fn unify(vector: Vec<SeriesColumn>) -> Result<Vec<SeriesColumn>, Quer
     Ok(merged)
 }
 
-fn merge(into: &mut SeriesColumn, from: &SeriesColumn) -> Result<(), QueryError> {
-    for (to, value) in into.column.values_mut().iter_mut().zip(from.column.values()) {
+fn merge(into: &mut Column, mut from: Column) -> Result<(), QueryError> {
+    if into.lane().is_some() || from.lane().is_some() {
+        if (0..into.len()).any(|step| into.has(step) && from.has(step)) {
+            return Err(same_labelset());
+        }
+        for (step, native) in from.take_lane().iter().flat_map(|lane| lane.iter()) {
+            into.set_histogram(step, Arc::clone(native));
+        }
+    }
+    for (to, value) in into.values_mut().iter_mut().zip(from.values()) {
         if is_absent(*value) {
             continue;
         }
@@ -86,7 +105,7 @@ fn merge(into: &mut SeriesColumn, from: &SeriesColumn) -> Result<(), QueryError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::series::{ABSENT, Column};
+    use crate::series::ABSENT;
 
     fn series(label: &str, values: &[f64]) -> SeriesColumn {
         SeriesColumn {

@@ -1,6 +1,6 @@
 //! `topk`, `bottomk`, `limitk`, `limit_ratio`: aggregations that keep series as they are.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use chronolith_model::float;
 use chronolith_syntax::ast::AggregateOp;
@@ -12,13 +12,14 @@ use crate::{
     api::QueryError,
     limits::STAGE_EVALUATION,
     plan::{Aggregate, Node, duration},
-    series::{ABSENT, Column, SeriesColumn, is_absent},
+    series::{Column, SeriesColumn, is_absent},
 };
 
 /// Steps one task works on.
 const BLOCK_STEPS: usize = 64;
 
-/// An element of a heap: its value and its series.
+/// An element of a heap: its value and its series. The value of a histogram, of which only whether it is there counts,
+/// is zero.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     value: f64,
@@ -109,6 +110,11 @@ fn places(op: AggregateOp, vector: &[SeriesColumn]) -> Vec<f64> {
     vector.iter().map(|series| hash_labels(&series.labels) as f64 / u64::MAX as f64).collect()
 }
 
+/// Whether members are found by their values.
+const fn ranks(op: AggregateOp) -> bool {
+    matches!(op, AggregateOp::Topk | AggregateOp::Bottomk)
+}
+
 impl Ranking<'_> {
     /// The elements of each group at each of `steps`, groups innermost.
     fn block(&self, steps: Range<usize>) -> Vec<Heap> {
@@ -117,6 +123,14 @@ impl Ranking<'_> {
             let values = &series.column.values()[steps.clone()];
             for (place, value) in values.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
                 let entry = Entry { value: *value, series: index as u32 };
+                let param = self.param[steps.start + place];
+                self.offer(&mut heaps[place * self.group_count + group], entry, param);
+            }
+            // Only floats have an order.
+            let Some(lane) = series.column.lane().filter(|_| !ranks(self.op)) else { continue };
+            let natives = lane.steps()[steps.clone()].iter().enumerate();
+            for (place, _) in natives.filter(|(_, native)| native.is_some()) {
+                let entry = Entry { value: 0.0, series: index as u32 };
                 let param = self.param[steps.start + place];
                 self.offer(&mut heaps[place * self.group_count + group], entry, param);
             }
@@ -187,6 +201,10 @@ impl Executor<'_> {
         if !self.check_param(aggregate.op, &param, param_node)? {
             return Ok(Vec::new());
         }
+        if ranks(aggregate.op) && self.leave_out(&mut vector) {
+            let note = Annotation::IgnoredInAggregation(aggregate.op.as_str());
+            self.notes.add(note, node.span);
+        }
         let mut groups = Groups::new(&aggregate.grouping);
         let of_series = vector.iter().map(|series| groups.of(&series.labels)).collect();
         let group_count = groups.labels.len();
@@ -221,20 +239,37 @@ impl Executor<'_> {
             return if self.delayed_name_removal { Ok(result) } else { unify(result) };
         }
         // Which series are in at which step; the rest of their values goes.
-        let mut kept: Vec<Option<Vec<f64>>> = vec![None; vector.len()];
+        let mut kept: Vec<Option<Column>> = vec![None; vector.len()];
         for block in blocks {
             let (start, heaps) = block?;
             for (place, heap) in heaps.iter().enumerate() {
                 for entry in &heap.0 {
-                    let column = kept[entry.series as usize].get_or_insert_with(|| vec![ABSENT; steps]);
-                    column[start + place / group_count] = entry.value;
+                    let (step, series) = (start + place / group_count, entry.series as usize);
+                    let column = kept[series].get_or_insert_with(|| Column::absent(steps));
+                    match vector[series].column.histogram(step) {
+                        Some(native) => column.set_histogram(step, Arc::clone(native)),
+                        None => column.set(step, entry.value),
+                    }
                 }
             }
         }
-        let series = vector.into_iter().zip(kept).filter_map(|(series, kept)| {
-            kept.map(|values| SeriesColumn { column: Column::from_values(values), ..series })
-        });
+        let series = vector
+            .into_iter()
+            .zip(kept)
+            .filter_map(|(series, kept)| kept.map(|column| SeriesColumn { column, ..series }));
         Ok(series.collect())
+    }
+
+    /// Takes all histograms out of `vector`; whether there were any.
+    pub(super) fn leave_out(&self, vector: &mut Vec<SeriesColumn>) -> bool {
+        let mut any = false;
+        for series in vector.iter_mut() {
+            any |= series.column.take_lane().is_some_and(|lane| !lane.is_empty());
+        }
+        if any {
+            vector.retain(|series| !series.column.is_empty());
+        }
+        any
     }
 
     /// Whether anything can be in the result.

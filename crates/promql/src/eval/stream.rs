@@ -1,24 +1,30 @@
 //! Series through operators that take one at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
+use chronolith_model::FloatHistogram;
 use chronolith_storage::BoxFuture;
 use chronolith_syntax::ast::{BinaryOp, Span};
+use parking_lot::Mutex;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
     Executor, Scope,
     arithmetic::{arithmetic, changes_schema, compare, trims},
-    names::{drop_name, unify},
+    names::{drop_name, drop_only_name, unify},
+    operands::{Operand, Outcome, combine},
     worth_threads,
 };
 use crate::{
     annotations::Annotation,
     api::QueryError,
-    functions::instant::{self, InstantFunction},
-    limits::STAGE_EVALUATION,
+    functions::{
+        instant::{self, InstantFunction},
+        observations::Observations,
+    },
+    limits::{Interrupt, STAGE_EVALUATION},
     plan::{Node, Op},
-    series::SeriesColumn,
+    series::{Column, Native, SeriesColumn},
 };
 
 /// Takes batches of series.
@@ -62,61 +68,119 @@ pub(super) fn for_each(
 enum Element {
     Negate,
     Instant(InstantFunction, Vec<Vec<f64>>),
-    Scalar {
-        op: BinaryOp,
-        return_bool: bool,
-        scalar: Vec<f64>,
-        scalar_left: bool,
-    },
-    /// An operator that has no result for floats; `dropped` once there was one.
-    Trim {
-        op: BinaryOp,
-        span: Span,
-        dropped: AtomicBool,
-    },
+    /// A number about each histogram.
+    Native(Observations),
+    Scalar(Box<WithScalar>),
+}
+
+/// A binary operator with a scalar on one side.
+struct WithScalar {
+    op: BinaryOp,
+    return_bool: bool,
+    scalar: Vec<f64>,
+    scalar_left: bool,
+    span: Span,
+    /// What there is to tell, each kind once.
+    notes: Mutex<Vec<Annotation>>,
 }
 
 impl Element {
     const fn drops_name(&self) -> bool {
         match self {
-            Self::Negate | Self::Instant(..) => true,
-            Self::Trim { .. } => false,
-            Self::Scalar { op, return_bool, .. } => *return_bool || changes_schema(*op),
+            Self::Negate | Self::Instant(..) | Self::Native(_) => true,
+            Self::Scalar(scalar) => scalar.return_bool || changes_schema(scalar.op),
         }
     }
 
     fn apply(&self, series: &mut SeriesColumn, delayed: bool) {
         match self {
-            Self::Negate => series.column.map(|v| -v),
+            Self::Negate => {
+                series.column.map(|v| -v);
+                let mut last: Option<(Native, Native)> = None;
+                series.column.map_histograms(|_, native| {
+                    if let Some((of, negative)) = &last
+                        && Arc::ptr_eq(of, native)
+                    {
+                        return Some(Arc::clone(negative));
+                    }
+                    let mut negative = FloatHistogram::clone(native);
+                    negative.multiply(-1.0);
+                    let negative = Arc::new(negative);
+                    last = Some((Arc::clone(native), Arc::clone(&negative)));
+                    Some(negative)
+                });
+            }
             Self::Instant(function, params) => {
+                series.column.take_lane();
                 let params: Vec<&[f64]> = params.iter().map(Vec::as_slice).collect();
                 instant::eval(*function, &params, &mut series.column);
             }
-            Self::Trim { dropped, .. } => {
-                if !series.column.is_empty() {
-                    dropped.store(true, Ordering::Relaxed);
-                }
-                series.column.filter_map(|_, _| None);
-            }
-            Self::Scalar { op, return_bool, scalar, scalar_left } => {
-                with_scalar(*op, *return_bool, scalar, *scalar_left, series);
-            }
+            Self::Native(function) => of_natives(*function, &mut series.column),
+            Self::Scalar(scalar) => scalar.apply(&mut series.column),
         }
-        if self.drops_name() {
+        if let Self::Native(_) = self {
+            drop_only_name(series, delayed);
+        } else if self.drops_name() {
             drop_name(series, delayed);
         }
     }
 }
 
-fn with_scalar(
-    op: BinaryOp,
-    return_bool: bool,
-    scalar: &[f64],
-    scalar_left: bool,
-    series: &mut SeriesColumn,
-) {
+/// `function` of each histogram; floats go.
+fn of_natives(function: Observations, column: &mut Column) {
+    let mut of = Column::absent(column.len());
+    for (step, native) in column.lane().into_iter().flat_map(|lane| lane.iter()) {
+        of.set(step, function.of(native));
+    }
+    *column = of;
+}
+
+impl WithScalar {
+    fn apply(&self, column: &mut Column) {
+        let lane = column.take_lane();
+        if trims(self.op) {
+            column.filter_map(|step, v| {
+                self.outcome(step, Operand::Float(v));
+                None
+            });
+        } else {
+            with_scalar(self.op, self.return_bool, &self.scalar, self.scalar_left, column);
+        }
+        // Steps that share a histogram share what comes of it.
+        let mut last: Option<(&Native, u64, Option<Outcome>)> = None;
+        for (step, native) in lane.iter().flat_map(|lane| lane.iter()) {
+            let scalar = self.scalar[step].to_bits();
+            let outcome = match &last {
+                Some((of, by, outcome)) if Arc::ptr_eq(of, native) && *by == scalar => outcome.clone(),
+                _ => self.outcome(step, Operand::Native(native)),
+            };
+            last = Some((native, scalar, outcome.clone()));
+            if let Some(outcome) = outcome {
+                outcome.put(column, step);
+            }
+        }
+    }
+
+    fn outcome(&self, step: usize, element: Operand<'_>) -> Option<Outcome> {
+        let scalar = Operand::Float(self.scalar[step]);
+        let (left, right) = if self.scalar_left { (scalar, element) } else { (element, scalar) };
+        let (outcome, note) = match combine(self.op, self.return_bool, left, right) {
+            Ok((outcome, info)) => (Some(outcome), info),
+            Err(reason) => (None, Some(reason)),
+        };
+        if let Some(note) = note {
+            let mut notes = self.notes.lock();
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        outcome
+    }
+}
+
+fn with_scalar(op: BinaryOp, return_bool: bool, scalar: &[f64], scalar_left: bool, column: &mut Column) {
     let sides = |step: usize, v: f64| if scalar_left { (scalar[step], v) } else { (v, scalar[step]) };
-    series.column.filter_map(|step, v| {
+    column.filter_map(|step, v| {
         let (a, b) = sides(step, v);
         if !op.is_comparison() {
             Some(arithmetic(op, a, b))
@@ -128,11 +192,17 @@ fn with_scalar(
     });
 }
 
+/// Whether the query is over, so that `series` need not be worked on; asked only where that takes long.
+fn given_up(interrupt: &Interrupt, series: &SeriesColumn) -> bool {
+    series.column.lane().is_some() && interrupt.check(STAGE_EVALUATION).is_err()
+}
+
 /// Applies operators to batches on their way to another sink.
 struct Map<'a> {
     elements: &'a [Element],
     delayed: bool,
     pool: &'a ThreadPool,
+    interrupt: &'a Interrupt,
     inner: &'a mut dyn Sink,
 }
 
@@ -140,9 +210,13 @@ impl Sink for Map<'_> {
     fn push(&mut self, mut batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
         for_each(self.pool, &mut batch, |series| {
             for element in self.elements {
+                if given_up(self.interrupt, series) {
+                    return;
+                }
                 element.apply(series, self.delayed);
             }
         });
+        self.interrupt.check(STAGE_EVALUATION)?;
         batch.retain(|series| !series.column.is_empty());
         self.inner.push(batch)
     }
@@ -186,20 +260,19 @@ impl Executor<'_> {
                         elements.push(Element::Instant(*function, values));
                         inner
                     }
-                    Op::BinaryScalar(binary) if trims(binary.op) => {
-                        // Evaluated for its annotations and for what it counts.
-                        self.scalar(&binary.scalar, scope).await?;
-                        let dropped = AtomicBool::new(false);
-                        elements.push(Element::Trim { op: binary.op, span: base.span, dropped });
-                        &binary.vector
+                    Op::OfHistograms(function, inner) => {
+                        elements.push(Element::Native(*function));
+                        inner
                     }
                     Op::BinaryScalar(binary) => {
-                        elements.push(Element::Scalar {
+                        elements.push(Element::Scalar(Box::new(WithScalar {
                             op: binary.op,
                             return_bool: binary.return_bool,
                             scalar: self.scalar(&binary.scalar, scope).await?,
                             scalar_left: binary.scalar_left,
-                        });
+                            span: base.span,
+                            notes: Mutex::default(),
+                        })));
                         &binary.vector
                     }
                     _ => break,
@@ -216,32 +289,38 @@ impl Executor<'_> {
                 if elements.is_empty() {
                     return self.stream_leaf(leaf, base, scope, sink).await;
                 }
-                let pool = self.pool;
-                let mut map = Map { elements: &elements, delayed, pool, inner: sink };
+                let (pool, interrupt) = (self.pool, self.interrupt);
+                let mut map = Map { elements: &elements, delayed, pool, interrupt, inner: sink };
                 self.stream_leaf(leaf, base, scope, &mut map).await?;
-                self.note_dropped(&elements);
+                self.note(&elements);
                 return Ok(());
             }
             let mut vector = self.vector(base, scope).await?;
             for element in &elements {
-                for_each(self.pool, &mut vector, |series| element.apply(series, delayed));
+                let interrupt = self.interrupt;
+                for_each(self.pool, &mut vector, |series| {
+                    if !given_up(interrupt, series) {
+                        element.apply(series, delayed);
+                    }
+                });
+                interrupt.check(STAGE_EVALUATION)?;
                 vector.retain(|series| !series.column.is_empty());
                 if element.drops_name() && !delayed {
                     vector = unify(vector)?;
                 }
             }
-            self.note_dropped(&elements);
+            self.note(&elements);
             sink.push(vector)?;
             Ok(())
         })
     }
 
-    fn note_dropped(&mut self, elements: &[Element]) {
+    fn note(&mut self, elements: &[Element]) {
         for element in elements {
-            if let Element::Trim { op, span, dropped } = element
-                && dropped.load(Ordering::Relaxed)
-            {
-                self.notes.add(Annotation::FloatsIncompatible(*op), *span);
+            if let Element::Scalar(scalar) = element {
+                for note in scalar.notes.lock().drain(..) {
+                    self.notes.add(note, scalar.span);
+                }
             }
         }
     }

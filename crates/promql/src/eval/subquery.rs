@@ -5,15 +5,17 @@ use rayon::prelude::*;
 
 use super::{
     Data, Executor, Scope,
-    finish::drop_names,
+    finish::{drop_names, points},
     leaf::count_windows,
     names::{Unique, drop_name},
-    unexpected, worth_threads,
+    natives::NativeSamples,
+    unexpected,
+    windowed::Windowed,
+    worth_threads,
 };
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
-    functions::range,
     limits::STAGE_EVALUATION,
     plan::{Node, Op, OverSubquery},
     series::{Column, Grid, KernelContext, SeriesColumn, is_absent},
@@ -72,9 +74,12 @@ impl Executor<'_> {
     ) -> Result<Done, QueryError> {
         self.interrupt.check(STAGE_EVALUATION)?;
         let samples = samples_of(series, over.inner.grid);
+        let natives = NativeSamples::of_column(&series.column, over.inner.grid);
         let mut counts = vec![0; node.grid.count];
         let mut column = Column::absent(node.grid.count);
-        self.ledger.probe(count_windows(&samples.timestamps, &over.windows, &mut counts))?;
+        let largest = count_windows(&samples.timestamps, &over.windows, &mut counts)
+            + natives.count_windows(&over.windows, &mut counts);
+        self.ledger.probe(largest)?;
         let mut context = KernelContext {
             notes: Annotations::default(),
             span: node.span,
@@ -82,8 +87,11 @@ impl Executor<'_> {
             labels: Some(&series.labels),
             delayed_name_removal: self.delayed_name_removal,
         };
-        if !samples.is_empty() {
-            range::eval(over.function, params, &samples, &over.windows, &mut column, &mut context)?;
+        if !samples.is_empty() || !natives.times.is_empty() {
+            let OverSubquery { function, windows, .. } = over;
+            let windowed =
+                Windowed { function: *function, params, samples: &samples, natives: &natives, windows };
+            windowed.eval(largest, self.interrupt, &mut column, &mut context)?;
         }
         let mut result = SeriesColumn { labels: series.labels.clone(), drop_name: series.drop_name, column };
         if !over.function.keeps_name() {
@@ -140,18 +148,14 @@ impl Executor<'_> {
             let vector = if self.delayed_name_removal { drop_names(vector)? } else { vector };
             Ok(vector
                 .into_iter()
-                .map(|series| {
-                    let samples = samples_of(&series, inner.grid);
-                    let points = samples.timestamps.into_iter().zip(samples.values).collect();
-                    RangeSeries { labels: series.labels, points }
-                })
-                .filter(|series: &RangeSeries| !series.points.is_empty())
+                .map(|series| points(series, inner.grid))
+                .filter(|series| !series.is_empty())
                 .collect())
         })
     }
 }
 
-/// The values of a column with their times.
+/// The floats of a column with their times.
 fn samples_of(series: &SeriesColumn, grid: Grid) -> Samples {
     let mut samples = Samples::default();
     for (t, value) in grid.times().zip(series.column.values()) {

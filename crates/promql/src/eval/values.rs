@@ -1,5 +1,7 @@
 //! `quantile` and `count_values`: aggregations that need all values of a group at a step.
 
+use std::sync::Arc;
+
 use chronolith_model::{Labels, LabelsBuilder, float};
 use chronolith_syntax::{
     ast::Grouping,
@@ -20,7 +22,7 @@ use crate::{
     functions::numeric,
     limits::STAGE_EVALUATION,
     plan::{Aggregate, Node},
-    series::{Column, SeriesColumn, is_absent},
+    series::{Column, Native, SeriesColumn, is_absent},
 };
 
 /// Steps whose values are gathered at once.
@@ -33,7 +35,11 @@ impl Executor<'_> {
         node: &Node,
         scope: &mut Scope,
     ) -> Result<Vec<SeriesColumn>, QueryError> {
-        let (param_node, q, vector) = self.operands(aggregate, node, scope).await?;
+        let (param_node, q, mut vector) = self.operands(aggregate, node, scope).await?;
+        if self.leave_out(&mut vector) {
+            let note = Annotation::IgnoredInAggregation(aggregate.op.as_str());
+            self.notes.add(note, aggregate.input.span);
+        }
         let range = ParamRange::new(&q);
         for (wrong, value) in
             [(range.any_nan, f64::NAN), (range.max > 1.0, range.max), (range.min < 0.0, range.min)]
@@ -84,8 +90,9 @@ impl Executor<'_> {
             self.interrupt.check(STAGE_EVALUATION)?;
             let before = counter.counts.len();
             counter.push(series);
-            let columns = counter.counts.len() - before;
-            self.ledger.charge(0, columns * node.grid.count * size_of::<f64>())?;
+            let column = node.grid.count * size_of::<f64>();
+            let new = counter.counts[before..].iter();
+            self.ledger.charge(0, new.map(|(labels, _)| column + labels.size_bytes()).sum())?;
         }
         Ok(counter.finish())
     }
@@ -141,23 +148,36 @@ impl<'a> Counter<'a> {
             };
             self.counts[place].1[step] += 1.0;
         }
+        let mut last: Option<(&Native, usize)> = None;
+        for (step, native) in series.column.lane().into_iter().flat_map(|lane| lane.iter()) {
+            let place = match last {
+                Some((known, place)) if Arc::ptr_eq(known, native) => place,
+                _ => self.place_of_text(&group, &native.to_string()),
+            };
+            last = Some((native, place));
+            self.counts[place].1[step] += 1.0;
+        }
     }
 
     fn place(&mut self, group: &Labels, bits: u64, v: f64) -> usize {
+        let place = self.place_of_text(group, &float::fixed(v));
+        self.places.insert((group.clone(), bits), place);
+        place
+    }
+
+    fn place_of_text(&mut self, group: &Labels, text: &str) -> usize {
         let labels = if self.grouping.without && self.grouping.labels.iter().any(|label| label == self.label)
         {
             group.clone()
         } else {
             let mut builder: LabelsBuilder = group.to_builder();
-            builder.set(self.label, float::fixed(v)).build()
+            builder.set(self.label, text).build()
         };
         let counts = &mut self.counts;
-        let place = *self.by_labels.entry(labels.clone()).or_insert_with(|| {
+        *self.by_labels.entry(labels.clone()).or_insert_with(|| {
             counts.push((labels, vec![0.0; self.steps]));
             counts.len() - 1
-        });
-        self.places.insert((group.clone(), bits), place);
-        place
+        })
     }
 
     fn finish(self) -> Vec<SeriesColumn> {

@@ -1,15 +1,18 @@
-//! Classic histograms: `histogram_quantile` and `histogram_fraction` over series of cumulative buckets, which are told
-//! apart by their label `le`.
+//! `histogram_quantile` and `histogram_fraction`: of classic histograms, series of cumulative buckets that are told apart
+//! by their label `le`, and of native ones.
 //!
-//! Buckets are sorted once per group; each step then gathers its counts from the columns.
+//! Buckets are sorted once per group; each step then gathers its counts from the columns. A step at which a histogram is
+//! there in both forms has no result.
 
-use chronolith_model::Labels;
+use chronolith_model::{FloatHistogram, Labels, histogram::NanObservations};
 use hashbrown::HashMap;
 
 use super::numeric::{almost_equal, nan_first};
 use crate::{
     annotations::{Annotation, ForcedMonotonicity},
-    series::{Column, Grid, KernelContext, SeriesColumn, is_absent},
+    api::QueryError,
+    limits::{Interrupt, STAGE_EVALUATION},
+    series::{Column, Grid, KernelContext, Lane, SeriesColumn, is_absent},
 };
 
 /// The label of a bucket's upper bound.
@@ -18,13 +21,15 @@ const BUCKET_LABEL: &str = "le";
 /// Relative differences of neighbouring counts below this come from rounding.
 const ROUNDING: f64 = 1e-12;
 
-/// The bucket series of one histogram.
+/// The series of one histogram.
 #[derive(Debug)]
 struct Group {
     labels: Labels,
     drop_name: bool,
     /// Upper bounds and counts per step, sorted by bound.
     buckets: Vec<(f64, Column)>,
+    /// The native form.
+    natives: Option<Box<Lane>>,
 }
 
 /// A bucket at one step.
@@ -38,12 +43,16 @@ struct Bucket {
 
 /// The quantile `q[step]` of each histogram, linear within buckets. Samples without a readable `le` are left out with
 /// a warning; counts that decrease are raised, with an info.
+///
+/// # Errors
+/// When the query is over.
 pub(crate) fn histogram_quantile(
     grid: &Grid,
     q: &[f64],
     series: Vec<SeriesColumn>,
+    interrupt: &Interrupt,
     context: &mut KernelContext<'_>,
-) -> Vec<SeriesColumn> {
+) -> Result<Vec<SeriesColumn>, QueryError> {
     let (q_span, span) = (argument(context, 0), argument(context, 1));
     let mut warned = None;
     for q in q.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
@@ -55,13 +64,25 @@ pub(crate) fn histogram_quantile(
     let groups = group(series, context, 1);
     let mut results = Vec::with_capacity(groups.len());
     for group in groups {
+        interrupt.check(STAGE_EVALUATION)?;
         let mut forced: Option<ForcedMonotonicity> = None;
-        let column = evaluate(grid, &group, |step, buckets| {
+        let metric = metric_name(&group.labels, context);
+        let (notes, name) = (&mut context.notes, &metric);
+        let of_native = |step: usize, native: &FloatHistogram| {
+            let (quantile, nan) = native.quantile(q[step]);
+            match nan {
+                NanObservations::None => {}
+                NanObservations::Result => notes.add(Annotation::NanQuantile(name.clone()), span),
+                NanObservations::SkewHigher => notes.add(Annotation::SkewedQuantile(name.clone()), span),
+            }
+            quantile
+        };
+        let of_buckets = |step: usize, buckets: &mut [Bucket]| {
             let (quantile, correction) = bucket_quantile(q[step], buckets);
             if let Some(correction) = correction {
                 let time = grid.time(step);
                 let known = forced.get_or_insert_with(|| ForcedMonotonicity {
-                    metric: metric_name(&group.labels),
+                    metric: name.clone(),
                     bucket_min: f64::INFINITY,
                     bucket_max: f64::NEG_INFINITY,
                     diff_max: 0.0,
@@ -76,52 +97,86 @@ pub(crate) fn histogram_quantile(
                 known.count += 1;
             }
             quantile
-        });
+        };
+        let (column, both) = evaluate(grid, &group, of_buckets, of_native);
+        if both {
+            context.notes.add(Annotation::MixedClassicNative(metric.clone()), span);
+        }
         if let Some(forced) = forced {
             context.notes.add(Annotation::ForcedMonotonicity(forced), span);
         }
         results.push(finish(group, column, context));
     }
-    results
+    Ok(results)
 }
 
-/// The share of the observations between `lower[step]` and `upper[step]` of each histogram, linear within buckets.
+/// The share of the observations between `lower[step]` and `upper[step]` of each histogram, linear within classic buckets.
+///
+/// # Errors
+/// When the query is over.
 pub(crate) fn histogram_fraction(
     grid: &Grid,
     lower: &[f64],
     upper: &[f64],
     series: Vec<SeriesColumn>,
+    interrupt: &Interrupt,
     context: &mut KernelContext<'_>,
-) -> Vec<SeriesColumn> {
+) -> Result<Vec<SeriesColumn>, QueryError> {
+    let span = argument(context, 2);
     let groups = group(series, context, 2);
     let mut results = Vec::with_capacity(groups.len());
     for group in groups {
-        let column =
-            evaluate(grid, &group, |step, buckets| bucket_fraction(lower[step], upper[step], buckets));
+        interrupt.check(STAGE_EVALUATION)?;
+        let metric = metric_name(&group.labels, context);
+        let mut nan_seen = false;
+        let of_native = |step: usize, native: &FloatHistogram| {
+            let (fraction, nan) = native.fraction(lower[step], upper[step]);
+            nan_seen |= nan;
+            fraction
+        };
+        let of_buckets =
+            |step: usize, buckets: &mut [Bucket]| bucket_fraction(lower[step], upper[step], buckets);
+        let (column, both) = evaluate(grid, &group, of_buckets, of_native);
+        if nan_seen {
+            context.notes.add(Annotation::NanFraction(metric.clone()), span);
+        }
+        if both {
+            context.notes.add(Annotation::MixedClassicNative(metric), span);
+        }
         results.push(finish(group, column, context));
     }
-    results
+    Ok(results)
 }
 
-/// Sorts series into histograms: those that are equal but for `le`, in the order of their first series.
+/// Sorts series into histograms: those that are equal but for `le`, in the order of their first series. The native form
+/// has all its labels.
 fn group(series: Vec<SeriesColumn>, context: &mut KernelContext<'_>, arg: usize) -> Vec<Group> {
     let span = argument(context, arg);
     let mut groups: Vec<Group> = Vec::new();
     let mut places: HashMap<Labels, usize> = HashMap::new();
-    for one in series {
+    let mut place = |groups: &mut Vec<Group>, labels: Labels, drop_name: bool| {
+        *places.entry_ref(&labels).or_insert_with(|| {
+            groups.push(Group { labels: labels.clone(), drop_name, buckets: Vec::new(), natives: None });
+            groups.len() - 1
+        })
+    };
+    for mut one in series {
+        if let Some(lane) = one.column.take_lane() {
+            let place = place(&mut groups, one.labels.clone(), one.drop_name);
+            groups[place].natives = Some(lane);
+            if one.column.is_empty() {
+                continue;
+            }
+        }
         let le = one.labels.get(BUCKET_LABEL).unwrap_or_default();
         let Some(bound) = parse_bound(le) else {
             if !one.column.is_empty() {
-                let metric = metric_name(&one.labels);
+                let metric = metric_name(&one.labels, context);
                 context.notes.add(Annotation::BadBucketLabel { metric, label: le.to_owned() }, span);
             }
             continue;
         };
-        let labels = one.labels.without(BUCKET_LABEL);
-        let place = *places.entry_ref(&labels).or_insert_with(|| {
-            groups.push(Group { labels: labels.clone(), drop_name: one.drop_name, buckets: Vec::new() });
-            groups.len() - 1
-        });
+        let place = place(&mut groups, one.labels.without(BUCKET_LABEL), one.drop_name);
         groups[place].buckets.push((bound, one.column));
     }
     for group in &mut groups {
@@ -137,18 +192,27 @@ fn parse_bound(text: &str) -> Option<f64> {
     (!overflow).then_some(bound)
 }
 
-/// The metric name as annotations show it: empty where an operator has dropped it already.
-fn metric_name(labels: &Labels) -> String {
-    labels.metric_name().unwrap_or_default().to_owned()
+/// The metric name as annotations show it: empty unless names are dropped late.
+fn metric_name(labels: &Labels, context: &KernelContext<'_>) -> String {
+    let name = labels.metric_name().filter(|_| context.delayed_name_removal);
+    name.unwrap_or_default().to_owned()
 }
 
 fn argument(context: &KernelContext<'_>, index: usize) -> chronolith_syntax::ast::Span {
     context.args.get(index).copied().unwrap_or(context.span)
 }
 
-/// The column of `f(step, buckets)` over the steps at which `group` has buckets, which come sorted, one per bound.
-fn evaluate(grid: &Grid, group: &Group, mut f: impl FnMut(usize, &mut [Bucket]) -> f64) -> Column {
+/// The column of `of_buckets(step, buckets)` over the steps at which `group` has buckets, which come sorted, one per
+/// bound, and of `of_native(step, native)` where it has the native form; and whether it has both at a step, which has no
+/// value then.
+fn evaluate(
+    grid: &Grid,
+    group: &Group,
+    mut of_buckets: impl FnMut(usize, &mut [Bucket]) -> f64,
+    mut of_native: impl FnMut(usize, &FloatHistogram) -> f64,
+) -> (Column, bool) {
     let mut out = Column::absent(grid.count);
+    let mut both = false;
     let mut buckets: Vec<Bucket> = Vec::with_capacity(group.buckets.len());
     for step in 0..grid.count {
         buckets.clear();
@@ -162,11 +226,15 @@ fn evaluate(grid: &Grid, group: &Group, mut f: impl FnMut(usize, &mut [Bucket]) 
                 _ => buckets.push(Bucket { bound: *bound, count }),
             }
         }
-        if !buckets.is_empty() {
-            out.set(step, f(step, &mut buckets));
+        let native = group.natives.as_ref().and_then(|lane| lane.steps()[step].as_ref());
+        match native {
+            Some(_) if !buckets.is_empty() => both = true,
+            Some(native) => out.set(step, of_native(step, native)),
+            None if !buckets.is_empty() => out.set(step, of_buckets(step, &mut buckets)),
+            None => {}
         }
     }
-    out
+    (out, both)
 }
 
 fn finish(group: Group, column: Column, context: &KernelContext<'_>) -> SeriesColumn {

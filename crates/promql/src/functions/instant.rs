@@ -20,8 +20,6 @@ pub(crate) enum InstantFunction {
     ClampMin,
     /// `clamp_max(v, max)`
     ClampMax,
-    /// `histogram_count` and its like: floats give nothing.
-    HistogramsOnly,
 }
 
 impl InstantFunction {
@@ -63,8 +61,6 @@ impl InstantFunction {
             "days_in_month" => Self::Plain(|v| Date::of(v).days_in_month()),
             "hour" => Self::Plain(|v| Date::of(v).hour()),
             "minute" => Self::Plain(|v| Date::of(v).minute()),
-            "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar"
-            | "histogram_sum" => Self::HistogramsOnly,
             _ => return None,
         })
     }
@@ -90,7 +86,6 @@ pub(crate) fn eval(function: InstantFunction, params: &[&[f64]], column: &mut Co
         InstantFunction::ClampMax => {
             column.filter_map(|step, v| Some(maximum(f64::NEG_INFINITY, minimum(params[0][step], v))));
         }
-        InstantFunction::HistogramsOnly => column.filter_map(|_, _| None),
     }
 }
 
@@ -296,12 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_stays_absent_and_floats_have_no_histogram_sum() {
+    fn what_is_absent_stays_absent() {
         let mut column = Column::absent(2);
         column.set(1, 4.0);
         eval(InstantFunction::from_name("sqrt").unwrap(), &[], &mut column);
         assert_eq!((column.get(0), column.get(1)), (None, Some(2.0)));
-        assert_eq!(apply("histogram_sum", &[], 1.0), None);
         assert!(InstantFunction::from_name("rate").is_none());
     }
 }

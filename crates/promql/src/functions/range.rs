@@ -5,9 +5,10 @@
 //! trace. Where the order of additions shows in the last bits, windows are computed in Prometheus' order as long as
 //! that costs little ([`sums`], [`spread`], [`trend`] say when it does not, and what then holds).
 //!
-//! Map: `bounds` windows as index ranges · `two_stack` sliding folds · `rate` counters and differences · `sums` sum
+//! Map: `bounds` windows as index ranges · `both` windows with histograms · `two_stack` sliding folds · `rate` counters and differences · `sums` sum
 //! and avg · `extremes` min and max · `spread` variances and quantiles · `trend` regressions and smoothing.
 
+mod both;
 mod bounds;
 mod extremes;
 mod rate;
@@ -23,6 +24,7 @@ use self::bounds::Bounds;
 use crate::{
     QueryError,
     annotations::Annotation,
+    eval::NativeSamples,
     series::{Column, KernelContext, Windows, not_absent},
 };
 
@@ -142,9 +144,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Evaluates `function` on one series. `params[i]` has a value per step for the i-th scalar argument; `samples` hold
-/// no stale markers; `out` comes in absent everywhere and as long as the grid. A step whose window holds too few
-/// samples stays absent.
+/// Evaluates `function` on one series. `params[i]` has a value per step for the i-th scalar argument; `samples` (floats) and
+/// `natives` hold no stale markers; `out` comes in absent everywhere and as long as the grid. A step whose window holds too
+/// few samples stays absent.
 ///
 /// # Errors
 /// [`QueryError::Execution`] for smoothing factors out of range.
@@ -152,6 +154,7 @@ pub(crate) fn eval(
     function: RangeFunction,
     params: &[&[f64]],
     samples: &Samples,
+    natives: &NativeSamples,
     windows: &Windows,
     out: &mut Column,
     context: &mut KernelContext<'_>,
@@ -160,10 +163,17 @@ pub(crate) fn eval(
     let mut bounds = Vec::new();
     bounds::find(&samples.timestamps, windows, &mut bounds);
     let input = Input { times: &samples.timestamps, values: &samples.values, windows, bounds: &bounds };
-    if input.bounds.iter().all(|window| window.len() == 0) {
+    let no_floats = input.bounds.iter().all(|window| window.len() == 0);
+    if no_floats && natives.times.is_empty() {
         return Ok(());
     }
-    apply(function, params, &input, out.values_mut(), context)?;
+    // Wrong parameters are told in any case.
+    if !no_floats || function == RangeFunction::DoubleExponentialSmoothing {
+        apply(function, params, &input, out.values_mut(), context)?;
+    }
+    if !natives.times.is_empty() {
+        both::apply(function, &input, natives, out, context);
+    }
     if matches!(function, RangeFunction::Rate | RangeFunction::Increase) {
         note_non_counter(out, context);
     }
@@ -233,7 +243,7 @@ fn note_quantiles(input: &Input<'_>, q: impl Fn(usize) -> f64, context: &mut Ker
 fn note_non_counter(out: &Column, context: &mut KernelContext<'_>) {
     let Some(name) = context.labels.and_then(|labels| labels.metric_name()) else { return };
     let like_counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
-    if !like_counter && !out.is_empty() {
+    if !like_counter && out.floats() > 0 {
         context.notes.add(Annotation::PossibleNonCounter(name.to_owned()), argument(context, 0));
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn plan(expr: &Expr, options: PlanOptions) -> Result<Plan, QueryError
         selection_leaves: Vec::new(),
         leaf_uses: Vec::new(),
         range: None,
+        around: Around::default(),
     };
     let root = builder.node(expr, options.grid, None)?;
     let Builder { selections, selection_leaves, leaf_uses, range, .. } = builder;
@@ -53,6 +54,17 @@ pub(super) struct Builder {
     selection_leaves: Vec<usize>,
     leaf_uses: Vec<usize>,
     range: Option<TimeRange>,
+    /// What is around the expression that is being planned.
+    pub(super) around: Around,
+}
+
+/// Operators around an expression that decide what is needed of histograms.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Around {
+    /// Some that ask for their counts or sums.
+    pub(super) stats: bool,
+    /// Some that need their buckets: quantiles, fractions, trims; subqueries too, whose steps are compared anew.
+    pub(super) buckets: bool,
 }
 
 /// What makes two leaves equal; only leaves whose parameters are constants have one.
@@ -60,6 +72,7 @@ pub(super) struct Builder {
 struct LeafKey {
     selection: usize,
     function: String,
+    stats: bool,
     params: Vec<u64>,
 }
 
@@ -141,10 +154,24 @@ impl Builder {
         Ok(Op::Aggregate(Box::new(Aggregate { op: aggregate.op, param, grouping, input })))
     }
 
+    /// Plans an expression inside of an operator that needs the buckets of histograms.
+    fn with_buckets<T>(&mut self, plan: impl FnOnce(&mut Self) -> T) -> T {
+        let around = self.around;
+        self.around.buckets = true;
+        let planned = plan(self);
+        self.around = around;
+        planned
+    }
+
     fn binary(&mut self, binary: &Binary, grid: Grid) -> Result<Op, QueryError> {
-        let lhs = self.node(&binary.lhs, grid, None)?;
-        let rhs = self.node(&binary.rhs, grid, None)?;
         let Binary { op, return_bool, .. } = *binary;
+        let sides = |builder: &mut Self| {
+            Ok::<_, QueryError>((
+                builder.node(&binary.lhs, grid, None)?,
+                builder.node(&binary.rhs, grid, None)?,
+            ))
+        };
+        let (lhs, rhs) = if trims(op) { self.with_buckets(sides)? } else { sides(self)? };
         if trims(op) && (lhs.kind, rhs.kind) == (ValueType::Scalar, ValueType::Scalar) {
             return Err(QueryError::Execution(format!(
                 "operator {:?} not allowed for Scalar operations",
@@ -198,7 +225,9 @@ impl Builder {
             .collect();
         let selection = self.selection(selector, range, hints);
         let fresh = self.leaf_uses.len();
-        let key = constants.map(|params| LeafKey { selection, function: format!("{function:?}"), params });
+        let stats = self.around.stats && !self.around.buckets;
+        let key =
+            constants.map(|params| LeafKey { selection, function: format!("{function:?}"), stats, params });
         let id = match key.map(|key| self.leaves.entry(key)) {
             Some(Entry::Occupied(known)) => *known.get(),
             Some(Entry::Vacant(free)) => *free.insert(fresh),
@@ -209,7 +238,7 @@ impl Builder {
             self.selection_leaves[selection] += 1;
         }
         self.leaf_uses[id] += 1;
-        Ok(Leaf { id, selection, function, params, arg_spans })
+        Ok(Leaf { id, selection, function, params, arg_spans, stats })
     }
 
     fn selection(&mut self, selector: &VectorSelector, range: TimeRange, hints: SelectHints) -> usize {
@@ -282,7 +311,8 @@ impl Builder {
         let start = before.div_euclid(step).saturating_add(1).saturating_mul(step);
         let count = if grid.count == 0 || target.last < start { 0 } else { (target.last - start) / step + 1 };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let inner = self.node(&subquery.expr, Grid { start, step, count }, None)?;
+        let inner = Grid { start, step, count };
+        let inner = self.with_buckets(|builder| builder.node(&subquery.expr, inner, None))?;
         let lookback = self.options.lookback;
         Ok((inner, Windows { grid, end: target.end, range, mode: RangeMode::Plain, lookback }))
     }

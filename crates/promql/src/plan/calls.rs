@@ -11,12 +11,24 @@ use super::{
 };
 use crate::{
     api::QueryError,
-    functions::{instant::InstantFunction, range::RangeFunction},
+    functions::{instant::InstantFunction, observations::Observations, range::RangeFunction},
     series::Grid,
 };
 
 impl Builder {
     pub(super) fn call(&mut self, call: &Call, span: Span, grid: Grid) -> Result<Node, QueryError> {
+        let around = self.around;
+        match call.function.name {
+            "histogram_count" | "histogram_sum" | "histogram_avg" => self.around.stats = true,
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => self.around.buckets = true,
+            _ => {}
+        }
+        let node = self.call_inside(call, span, grid);
+        self.around = around;
+        node
+    }
+
+    fn call_inside(&mut self, call: &Call, span: Span, grid: Grid) -> Result<Node, QueryError> {
         let name = call.function.name;
         let node = |op| Node { op, grid, span, kind: call.function.returns };
         let seconds = |ms: i64| ms as f64 / 1_000.0;
@@ -43,6 +55,8 @@ impl Builder {
                     self.range_call(function, call, span, grid)?
                 } else if let Some(function) = InstantFunction::from_name(name) {
                     self.instant_call(function, call, span, grid)?
+                } else if let Some(function) = Observations::from_name(name) {
+                    Op::OfHistograms(function, Box::new(self.node(unparen(&call.args[0]), grid, Some(name))?))
                 } else {
                     let function = call_function(name)?;
                     let args = self.args(call, grid)?;
@@ -136,9 +150,6 @@ fn call_function(name: &str) -> Result<CallFunction, QueryError> {
         "histogram_quantile" => CallFunction::HistogramQuantile,
         "histogram_quantiles" => CallFunction::HistogramQuantiles,
         "histogram_fraction" => CallFunction::HistogramFraction,
-        "histogram_avg" | "histogram_count" | "histogram_sum" | "histogram_stddev" | "histogram_stdvar" => {
-            CallFunction::HistogramOnly
-        }
         "sort" => CallFunction::Sort { descending: false },
         "sort_desc" => CallFunction::Sort { descending: true },
         "sort_by_label" => CallFunction::SortByLabel { descending: false },

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use chronolith_model::{Labels, Sample, TenantId, float};
-use chronolith_promql::{Engine, EngineOptions, Query, QueryError, QueryResult, Value};
-use chronolith_storage::{MemoryStorage, conformance};
+use chronolith_model::{FloatHistogram, HistogramSample, Labels, Sample, TenantId, float};
+use chronolith_promql::{
+    Engine, EngineOptions, Query, QueryError, QueryResult, RangeSeries, SampleValue, Value,
+};
+use chronolith_storage::{
+    Appender, LabelSource, MemoryStorage, RejectReason, SeriesEntry, WriteBatch, conformance,
+};
 use chronolith_syntax::ParseOptions;
 use chronolith_testkit::promqltest::series::{SeriesValue, parse_series};
 
@@ -31,14 +35,33 @@ impl World {
     pub(crate) fn load(self, start: i64, step: i64, lines: &str) -> Self {
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let series = parse_series(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            let samples = series.values.iter().enumerate().filter_map(|(i, value)| match value {
-                SeriesValue::Float(v) => Some(Sample::new(start + step * i as i64, *v)),
-                SeriesValue::Missing => None,
-                SeriesValue::Histogram => panic!("{line}: storage holds floats only"),
-            });
-            self.write(series.labels, samples.collect());
+            for (i, value) in series.values.into_iter().enumerate() {
+                let t = start + step * i as i64;
+                match value {
+                    SeriesValue::Float(v) => self.write(series.labels.clone(), vec![Sample::new(t, v)]),
+                    SeriesValue::Missing => {}
+                    SeriesValue::Histogram(value) => {
+                        self.write_histogram(&series.labels, t, FloatHistogram::clone(&value.histogram));
+                    }
+                }
+            }
         }
         self
+    }
+
+    pub(crate) fn write_histogram(&self, labels: &Labels, timestamp: i64, histogram: FloatHistogram) {
+        let key = self.storage.key_hasher().key(labels.to_string().as_bytes());
+        let entry = SeriesEntry { histograms: 0..1, ..SeriesEntry::of_samples(key, 0..0) };
+        let histogram = HistogramSample { timestamp, histogram: histogram.into() };
+        let labels = One(labels.clone());
+        let batch = WriteBatch {
+            series: &[entry],
+            samples: &[],
+            histograms: std::slice::from_ref(&histogram),
+            labels: &labels,
+        };
+        let appended = self.storage.append(&TenantId::default(), &batch).expect("memory takes all");
+        assert_eq!(appended.outcome.rejected, 0, "{:?}", appended.outcome);
     }
 
     pub(crate) fn write(&self, labels: Labels, samples: Vec<Sample>) {
@@ -70,24 +93,44 @@ impl World {
     }
 }
 
+/// The labels of one series.
+struct One(Labels);
+
+impl LabelSource for One {
+    fn labels(&self, _: usize) -> Result<Labels, RejectReason> {
+        Ok(self.0.clone())
+    }
+}
+
 /// `{labels} value`, joined by `; `; of a matrix `{labels} value@time value@time`.
 pub(crate) fn show(result: &QueryResult) -> String {
-    let points = |points: &[(i64, f64)]| {
-        points.iter().map(|(t, v)| format!("{}@{t}", float::general(*v))).collect::<Vec<_>>().join(" ")
+    let points = |series: &RangeSeries| {
+        let floats = series.points.iter().map(|(t, v)| (*t, float::general(*v)));
+        let histograms = series.histograms.iter().map(|(t, histogram)| (*t, histogram.to_literal()));
+        let mut points: Vec<(i64, String)> = floats.chain(histograms).collect();
+        points.sort_by_key(|(t, _)| *t);
+        points.into_iter().map(|(t, value)| format!("{value}@{t}")).collect::<Vec<_>>().join(" ")
     };
     match &result.value {
         Value::Scalar { value, .. } => float::general(*value),
         Value::String { value, .. } => format!("{value:?}"),
         Value::Vector(samples) => samples
             .iter()
-            .map(|sample| format!("{} {}", name(&sample.labels), float::general(sample.value)))
+            .map(|sample| format!("{} {}", name(&sample.labels), value(&sample.value)))
             .collect::<Vec<_>>()
             .join("; "),
         Value::Matrix(series) => series
             .iter()
-            .map(|series| format!("{} {}", name(&series.labels), points(&series.points)))
+            .map(|series| format!("{} {}", name(&series.labels), points(series)))
             .collect::<Vec<_>>()
             .join("; "),
+    }
+}
+
+fn value(value: &SampleValue) -> String {
+    match value {
+        SampleValue::Float(value) => float::general(*value),
+        SampleValue::Histogram(histogram) => histogram.to_literal(),
     }
 }
 

@@ -5,4 +5,5 @@ mod golden;
 mod limits;
 mod matching;
 mod names;
+mod natives;
 mod steps;

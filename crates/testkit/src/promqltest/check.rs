@@ -1,13 +1,13 @@
 //! Does a result meet the expectations?
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use chronolith_model::{Labels, Timestamp, float::general, is_stale};
-use chronolith_promql::{InstantSample, QueryResult, RangeSeries, Value};
+use chronolith_model::{FloatHistogram, Labels, Timestamp, float::general, is_stale};
+use chronolith_promql::{InstantSample, QueryResult, RangeSeries, SampleValue, Value};
 
 use super::{
     script::{Expectations, ExpectedValue, Grid, TextMatch},
-    series::{SeriesLine, SeriesValue},
+    series::{ScriptHistogram, SeriesLine, SeriesValue},
 };
 
 /// Relative difference up to which floats count as equal.
@@ -91,14 +91,19 @@ pub(super) fn check_range_at(expect: &Expectations, value: &Value, time: Timesta
     let vector: Vec<InstantSample> = matrix
         .iter()
         .filter_map(|series| {
-            let point = series.points.iter().find(|(timestamp, _)| *timestamp == time)?;
-            Some(InstantSample { labels: series.labels.clone(), timestamp: time, value: point.1 })
+            let point = series.points.iter().find(|(timestamp, _)| *timestamp == time);
+            let histogram = || series.histograms.iter().find(|(timestamp, _)| *timestamp == time);
+            let value = match point {
+                Some((_, value)) => SampleValue::Float(*value),
+                None => SampleValue::Histogram(Arc::clone(&histogram()?.1)),
+            };
+            Some(InstantSample { labels: series.labels.clone(), timestamp: time, value })
         })
         .collect();
     match (&expect.value, vector.as_slice()) {
         (ExpectedValue::Series(want), vector) => check_vector(want, vector, false),
         (ExpectedValue::Scalar(want), [one]) if one.labels.is_empty() => {
-            check_float("scalar", *want, one.value)
+            check_value("scalar", &SeriesValue::Float(*want), &one.value)
         }
         (want, vector) => {
             Err(format!("expected {} at {time}, got {} series", expected_kind(want), vector.len()))
@@ -114,7 +119,7 @@ fn check_vector(want: &[SeriesLine], got: &[InstantSample], ordered: bool) -> Re
         let Some((expected_position, line)) = missing.remove(labels) else {
             let twice = want.iter().any(|line| line.labels == *labels);
             let what = if twice { "duplicate" } else { "unexpected" };
-            return Err(format!("{what} series {labels} with value {}", general(sample.value)));
+            return Err(format!("{what} series {labels} with value {}", show_value(&sample.value)));
         };
         if ordered && position != expected_position {
             return Err(format!(
@@ -123,13 +128,8 @@ fn check_vector(want: &[SeriesLine], got: &[InstantSample], ordered: bool) -> Re
                 expected_position + 1
             ));
         }
-        match line.values.first() {
-            Some(SeriesValue::Float(value)) => check_float(&labels.to_string(), *value, sample.value)?,
-            Some(SeriesValue::Histogram) => {
-                return Err(format!("expected a histogram for {labels}, got a float"));
-            }
-            Some(SeriesValue::Missing) | None => return Err(format!("no value is expected for {labels}")),
-        }
+        let want = line.values.first().unwrap_or(&SeriesValue::Missing);
+        check_value(&labels.to_string(), want, &sample.value)?;
     }
     match missing.values().min_by_key(|(position, _)| *position) {
         Some((_, line)) => {
@@ -146,7 +146,7 @@ fn check_matrix(want: &[SeriesLine], got: &[RangeSeries], grid: Grid) -> Result<
         let labels = &series.labels;
         let line = missing
             .remove(labels)
-            .ok_or_else(|| format!("unexpected series {labels}: {:?}", series.points))?;
+            .ok_or_else(|| format!("unexpected series {labels}: {}", show_values(&values_of(series))))?;
         check_points(line, series, grid)?;
     }
     match missing.keys().min() {
@@ -163,22 +163,70 @@ fn check_points(line: &SeriesLine, series: &RangeSeries, grid: Grid) -> Result<(
         if time > grid.end {
             return Err(format!("{labels}: more values are expected than the query has steps"));
         }
-        match value {
-            SeriesValue::Float(value) => want.push((time, *value)),
-            SeriesValue::Histogram => return Err(format!("expected a histogram for {labels} at {time}")),
-            SeriesValue::Missing => {}
+        if *value != SeriesValue::Missing {
+            want.push((time, value));
         }
     }
-    if want.len() != series.points.len() {
-        return Err(format!("{labels}: expected {} points {want:?}, got {:?}", want.len(), series.points));
+    let got = values_of(series);
+    if want.len() != got.len() {
+        let want: Vec<i64> = want.iter().map(|(time, _)| *time).collect();
+        return Err(format!(
+            "{labels}: expected {} points at {want:?}, got {}",
+            want.len(),
+            show_values(&got)
+        ));
     }
-    for ((want_time, want), (time, value)) in want.iter().zip(&series.points) {
+    for ((want_time, want), (time, value)) in want.iter().zip(&got) {
         if want_time != time {
             return Err(format!("{labels}: expected a point at {want_time}, got one at {time}"));
         }
-        check_float(&format!("{labels} at {time}"), *want, *value)?;
+        check_value(&format!("{labels} at {time}"), want, value)?;
     }
     Ok(())
+}
+
+/// The values of both kinds by time.
+fn values_of(series: &RangeSeries) -> Vec<(Timestamp, SampleValue)> {
+    let floats = series.points.iter().map(|(time, value)| (*time, SampleValue::Float(*value)));
+    let histograms =
+        series.histograms.iter().map(|(time, value)| (*time, SampleValue::Histogram(Arc::clone(value))));
+    let mut values: Vec<_> = floats.chain(histograms).collect();
+    values.sort_by_key(|(time, _)| *time);
+    values
+}
+
+fn show_values(values: &[(Timestamp, SampleValue)]) -> String {
+    let shown = values.iter().map(|(time, value)| format!("{}@{time}", show_value(value)));
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn show_value(value: &SampleValue) -> String {
+    match value {
+        SampleValue::Float(value) => show(*value),
+        SampleValue::Histogram(histogram) => histogram.to_literal(),
+    }
+}
+
+fn check_value(what: &str, want: &SeriesValue, got: &SampleValue) -> Result<(), String> {
+    match (want, got) {
+        (SeriesValue::Float(want), SampleValue::Float(got)) => check_float(what, *want, *got),
+        (SeriesValue::Histogram(want), SampleValue::Histogram(got)) => check_histogram(what, want, got),
+        (SeriesValue::Float(want), got) => {
+            Err(format!("{what}: expected {}, got {}", show(*want), show_value(got)))
+        }
+        (SeriesValue::Histogram(want), got) => {
+            Err(format!("{what}: expected {}, got {}", want.histogram.to_literal(), show_value(got)))
+        }
+        (SeriesValue::Missing, _) => Err(format!("no value is expected for {what}")),
+    }
+}
+
+fn check_histogram(what: &str, want: &ScriptHistogram, got: &FloatHistogram) -> Result<(), String> {
+    let same_hint = !want.hint_given || want.histogram.hint() == got.hint();
+    if same_hint && want.histogram.close_to(got, almost_equal) {
+        return Ok(());
+    }
+    Err(format!("{what}: expected {}, got {}", want.histogram.to_literal(), got.to_literal()))
 }
 
 fn check_sorted(matrix: &[RangeSeries]) -> Result<(), String> {

@@ -43,8 +43,6 @@ pub struct Failure {
 pub enum Cause {
     /// The query did not parse.
     Parse,
-    /// The query selects a series with native histograms, which storage does not hold.
-    NativeHistograms,
     /// The query selects a series with start timestamps, which storage does not hold.
     StartTimestamps,
     /// The query gave another result than expected.
@@ -55,7 +53,6 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Parse => "parse",
-            Self::NativeHistograms => "native histograms",
             Self::StartTimestamps => "start timestamps",
             Self::Result => "result",
         })

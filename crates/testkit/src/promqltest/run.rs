@@ -1,25 +1,28 @@
 //! Running the commands of a script.
 
 use std::{
+    num::TryFromIntError,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::Duration,
 };
 
-use chronolith_model::{Labels, METRIC_NAME, MatchOp, Matcher, Sample, TenantId};
+use chronolith_model::{FloatHistogram, HistogramSample, Labels, MatchOp, Matcher, Sample, TenantId};
 use chronolith_promql::{Engine, EngineOptions, Query, QueryError, QueryResult};
 use chronolith_storage::{
-    Appender, LabelSource, RejectReason, SeriesEntry, StorageError, WriteBatch, memory::MemoryStorage,
+    Appender, LabelFault, LabelSource, RejectReason, SeriesEntry, SeriesKey, StorageError, WriteBatch,
+    memory::MemoryStorage,
 };
 use chronolith_syntax::{ParseOptions, ast::Expr, parse};
 use regex_automata::meta::Regex;
 
 use super::{
     check::{check_annotations, check_instant, check_range, check_range_at},
+    nhcb::custom_bucket_series,
     report::{Cause, EvalOutcome, Failure, Report},
     rewrite::{self, Facts},
     script::{Command, Eval, EvalTime, Load, ScriptError, ScriptProblem, parse_script},
-    series::SeriesValue,
+    series::{SeriesLine, SeriesValue},
 };
 
 /// How scripts are run.
@@ -138,37 +141,25 @@ impl Runner {
     fn load(&mut self, load: &Load) -> Result<(), ScriptProblem> {
         let hasher = self.storage.key_hasher();
         let refused = |error: &dyn std::fmt::Display| ScriptProblem::Refused(error.to_string());
-        let (mut entries, mut samples, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-        for (series, starts) in &load.series {
-            let first = samples.len();
-            for (timestamp, value) in (0..).map(|i| i * load.step).zip(&series.values) {
-                if let SeriesValue::Float(value) = value {
-                    samples.push(Sample::new(timestamp, *value));
-                }
-            }
-            let range = u32::try_from(first).map_err(|error| refused(&error))?
-                ..u32::try_from(samples.len()).map_err(|error| refused(&error))?;
+        let custom = if load.nhcb { custom_bucket_series(load)? } else { Vec::new() };
+        let mut batch = Batch::default();
+        for (series, starts) in load
+            .series
+            .iter()
+            .map(|(series, starts)| (series, starts.as_ref()))
+            .chain(custom.iter().map(|series| (series, None)))
+        {
             let key = hasher.key(series.labels.to_string().as_bytes());
-            entries.push(SeriesEntry::of_samples(key, range));
-            labels.push(series.labels.clone());
-            let mut lacks = |labels: Labels, cause, since| {
-                self.incomplete.push(Incomplete { labels, cause, since });
-            };
-            let mut times = (0..).map(|i| i * load.step).zip(&series.values);
-            if let Some((since, _)) = times.find(|(_, value)| **value == SeriesValue::Histogram) {
-                lacks(series.labels.clone(), Cause::NativeHistograms, since);
-            }
+            batch.add(key, series, 0, load.step).map_err(|error| refused(&error))?;
             if starts.is_some() {
-                lacks(series.labels.clone(), Cause::StartTimestamps, 0);
-            }
-            if load.nhcb
-                && let Some(histogram) = custom_bucket_series(&series.labels)
-            {
-                lacks(histogram, Cause::NativeHistograms, 0);
+                let labels = series.labels.clone();
+                self.incomplete.push(Incomplete { labels, cause: Cause::StartTimestamps, since: 0 });
             }
         }
+        let Batch { entries, samples, histograms, labels } = batch;
         let labels = LabelList(labels);
-        let batch = WriteBatch::of_samples(&entries, &samples, &labels);
+        let batch =
+            WriteBatch { series: &entries, samples: &samples, histograms: &histograms, labels: &labels };
         let appended = self.storage.append(&TenantId::default(), &batch).map_err(|error| refused(&error))?;
         if let Some(rejection) = appended.outcome.rejections.first() {
             return Err(refused(&rejection.reason));
@@ -274,21 +265,68 @@ impl Runner {
     }
 }
 
-struct LabelList(Vec<Labels>);
+/// The labels of the series of a [`Batch`].
+pub(crate) struct LabelList(pub(crate) Vec<Labels>);
 
 impl LabelSource for LabelList {
     fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
-        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels(format!("no series {series}")))
+        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels {
+            fault: LabelFault::Internal,
+            text: format!("no series {series}"),
+        })
     }
 }
 
-/// The native histogram that `load_with_nhcb` makes of a classic bucket.
-fn custom_bucket_series(labels: &Labels) -> Option<Labels> {
-    let name = labels.metric_name()?.strip_suffix("_bucket")?;
-    labels.get("le")?;
-    let mut builder = labels.to_builder();
-    builder.set(METRIC_NAME, name).remove("le");
-    Some(builder.build())
+/// The samples of a `load`, as storage takes them.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) entries: Vec<SeriesEntry>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) histograms: Vec<HistogramSample>,
+    /// By entry.
+    pub(crate) labels: Vec<Labels>,
+}
+
+impl Batch {
+    /// Adds a series whose first value is at `start`: an entry for each run of samples of one kind, since of an entry the
+    /// floats are taken first.
+    pub(crate) fn add(
+        &mut self,
+        key: SeriesKey,
+        series: &SeriesLine,
+        start: i64,
+        step: i64,
+    ) -> Result<(), TryFromIntError> {
+        let mut floats: Option<bool> = None;
+        for (timestamp, value) in (0..).map(|i| start + i * step).zip(&series.values) {
+            let (samples, histograms) =
+                (u32::try_from(self.samples.len())?, u32::try_from(self.histograms.len())?);
+            let float = match value {
+                SeriesValue::Missing => continue,
+                SeriesValue::Float(value) => {
+                    self.samples.push(Sample::new(timestamp, *value));
+                    true
+                }
+                SeriesValue::Histogram(value) => {
+                    let histogram = FloatHistogram::clone(&value.histogram).into();
+                    self.histograms.push(HistogramSample { timestamp, histogram });
+                    false
+                }
+            };
+            if floats != Some(float) {
+                floats = Some(float);
+                let mut entry = SeriesEntry::of_samples(key, samples..samples);
+                entry.histograms = histograms..histograms;
+                self.entries.push(entry);
+                self.labels.push(series.labels.clone());
+            }
+            if let Some(entry) = self.entries.last_mut() {
+                entry.samples.end = u32::try_from(self.samples.len())?;
+                entry.histograms.end = u32::try_from(self.histograms.len())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn accepts(matcher: &Matcher, labels: &Labels) -> bool {

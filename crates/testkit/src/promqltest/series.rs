@@ -1,6 +1,11 @@
 //! Series notation: `metric{label="value"} 1 _ 2x3 0+10x5 stale {{count:1 sum:2}}x4`.
 
-use chronolith_model::{Labels, LabelsBuilder, METRIC_NAME, parse_duration, stale_nan};
+use std::sync::Arc;
+
+use chronolith_model::{
+    FloatHistogram, Labels, LabelsBuilder, METRIC_NAME, histogram::HistogramLiteral, parse_duration,
+    stale_nan,
+};
 
 /// Most values one line may stand for.
 pub const SERIES_VALUES_MAX: usize = 1_000_000;
@@ -15,14 +20,23 @@ pub struct SeriesLine {
 }
 
 /// The value at one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SeriesValue {
     /// `_`
     Missing,
     /// A float; the stale marker too.
     Float(f64),
-    /// A native histogram. What is in it is not read.
-    Histogram,
+    /// A native histogram.
+    Histogram(ScriptHistogram),
+}
+
+/// A native histogram of a script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScriptHistogram {
+    /// What it says.
+    pub histogram: Arc<FloatHistogram>,
+    /// The script says its hint too, which counts where it is expected.
+    pub hint_given: bool,
 }
 
 /// A `metric{...}@st` line: start timestamps of the series in the next line.
@@ -49,6 +63,9 @@ pub enum SeriesError {
     /// A value is malformed.
     #[error("invalid value {0:?}")]
     Value(String),
+    /// A histogram is malformed; and why.
+    #[error("invalid histogram {0:?}: {1}")]
+    Histogram(String, String),
     /// More values than [`SERIES_VALUES_MAX`].
     #[error("more than {SERIES_VALUES_MAX} values")]
     TooMany,
@@ -69,7 +86,7 @@ pub fn parse_series(line: &str) -> Result<SeriesLine, SeriesError> {
         let (item, next) = split_item(rest)?;
         rest = next;
         if item.starts_with("{{") {
-            push_repeated(&mut values, SeriesValue::Histogram, histogram_count(item)?)?;
+            push_histograms(item, &mut values)?;
         } else {
             push_float(item, &mut values)?;
         }
@@ -239,18 +256,16 @@ fn split_item(text: &str) -> Result<(&str, &str), SeriesError> {
     Ok(text.split_at(end))
 }
 
-/// How many histograms `{{...}}`, `{{...}}xN`, `{{...}}+{{...}}xN` or `{{...}}-{{...}}xN` stands for.
-fn histogram_count(item: &str) -> Result<usize, SeriesError> {
-    let invalid = || SeriesError::Value(item.to_owned());
-    let first = item.find("}}").ok_or_else(invalid)? + 2;
-    let mut rest = &item[first..];
-    if rest.starts_with("+{{") || rest.starts_with("-{{") {
-        rest = &rest[rest.find("}}").ok_or_else(invalid)? + 2..];
-    } else if rest.is_empty() {
-        return Ok(1);
+/// The histograms of `{{...}}`, `{{...}}xN`, `{{...}}+{{...}}xN` or `{{...}}-{{...}}xN`.
+fn push_histograms(item: &str, values: &mut Vec<SeriesValue>) -> Result<(), SeriesError> {
+    let invalid = |why: String| SeriesError::Histogram(item.to_owned(), why);
+    let literal = HistogramLiteral::parse(item).map_err(|error| invalid(error.to_string()))?;
+    let hint_given = literal.hint_given;
+    for histogram in literal.histograms().map_err(|error| invalid(error.to_string()))? {
+        let histogram = ScriptHistogram { histogram: Arc::new(histogram), hint_given };
+        push_repeated(values, SeriesValue::Histogram(histogram), 1)?;
     }
-    let count: usize = rest.strip_prefix('x').and_then(|count| count.parse().ok()).ok_or_else(invalid)?;
-    count.checked_add(1).ok_or_else(invalid)
+    Ok(())
 }
 
 fn push_float(item: &str, values: &mut Vec<SeriesValue>) -> Result<(), SeriesError> {

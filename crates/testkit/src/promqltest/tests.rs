@@ -11,7 +11,7 @@ fn floats(line: &str) -> Vec<f64> {
     let value = |value: &SeriesValue| match value {
         SeriesValue::Float(value) => *value,
         SeriesValue::Missing => f64::NEG_INFINITY,
-        SeriesValue::Histogram => f64::INFINITY,
+        SeriesValue::Histogram(_) => f64::INFINITY,
     };
     series.values.iter().map(value).collect()
 }
@@ -240,19 +240,30 @@ fn wrong_expectations_fail() {
 }
 
 #[test]
-fn what_storage_lacks_is_named() {
-    let failure = failure_of("eval instant at 5m count(h)\n {} 1").expect("histograms are not stored");
-    assert_eq!(failure.cause, Cause::NativeHistograms);
+fn histograms_are_loaded_and_compared() {
+    assert_eq!(failure_of("eval instant at 5m h\n h {{count:1 sum:1}}"), None);
+    for (eval, part) in [
+        ("eval instant at 5m h\n h {{count:1 sum:3}}", "expected {{count:1 sum:3}}, got {{count:1 sum:1"),
+        ("eval instant at 5m h\n h {{count:1 sum:1 counter_reset_hint:gauge}}", "counter_reset_hint:gauge"),
+        ("eval instant at 5m h\n h 1", "expected 1, got {{count:1 sum:1"),
+        ("eval instant at 5m m{a=\"1\"}\n m{a=\"1\"} {{}}", "expected {{}}, got 5"),
+    ] {
+        let failure = failure_of(eval).unwrap_or_else(|| panic!("passed: {eval}"));
+        assert!(failure.detail.contains(part), "{eval}: {failure}");
+    }
     let failure = failure_of("eval instant at 5m sum(\n {} 1").expect("no parse");
     assert_eq!(failure.cause, Cause::Parse);
-    // One that comes later excuses nothing, unless it is looked at.
-    let failure = failure_of("eval instant at 5m sum(later)\n {} 9").expect("wrong value");
-    assert_eq!(failure.cause, Cause::Result);
-    let failure = failure_of("eval instant at 5m sum(later offset -10m)\n {} 9").expect("wrong value");
-    assert_eq!(failure.cause, Cause::NativeHistograms);
-    // A histogram beside it does not excuse a wrong float.
-    let failure = failure_of("eval instant at 5m m{a=\"1\"}\n m{a=\"1\"} 6").expect("wrong value");
-    assert_eq!(failure.cause, Cause::Result);
+}
+
+#[test]
+fn classic_histograms_become_native_ones() {
+    let text = "load_with_nhcb 1m\n h_bucket{le=\"1\"} 2\n h_bucket{le=\"+Inf\"} 5\n h_sum 7\n h_count 5\n\n\
+                eval instant at 0 h\n h {{schema:-53 custom_values:[1] count:5 sum:7 buckets:[2 3]}}\n";
+    let report = run_text("test", text, &Options::default());
+    assert!(report.ok(), "{report:?}");
+    let report =
+        run_text("test", "load_with_nhcb 1m\n h_bucket{le=\"1\"} 2\n h_count 1\n", &Options::default());
+    assert!(report.error.is_some(), "counts contradict each other");
 }
 
 #[test]

@@ -41,9 +41,9 @@ fn no_fewer_evals_pass_than_before() {
     for file in scripts(dir) {
         let name = file.file_name().expect("a file of the directory").to_string_lossy().into_owned();
         let report = run_file(&file, &Options::default());
-        if let Some(error) = &report.error {
-            eprintln!("{error}");
-        }
+        let mut failures = Vec::new();
+        report.write(&mut failures, false).expect("a Vec takes all");
+        eprint!("{}", String::from_utf8_lossy(&failures));
         eprintln!("{name}: {} of {} evals pass", report.passed(), report.evals.len());
         counts.insert(name, (report.evals.len(), report.passed()));
     }

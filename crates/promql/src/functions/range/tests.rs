@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{RangeFunction, eval};
 use crate::{
     annotations::Annotations,
+    eval::NativeSamples,
     series::{Column, Grid, KernelContext, WindowEnd, Windows, is_absent},
 };
 
@@ -79,7 +80,9 @@ fn run(
     };
     let mut out = Column::absent(windows.grid.count);
     let function = RangeFunction::from_name(name).expect("a known function");
-    eval(function, &params, samples, windows, &mut out, &mut context).map_err(|error| error.to_string())?;
+    let natives = NativeSamples::default();
+    eval(function, &params, samples, &natives, windows, &mut out, &mut context)
+        .map_err(|error| error.to_string())?;
     let (warnings, infos) = context.notes.render("rate(m[1m], 5)");
     Ok(Run { values: out.values().to_vec(), warnings, infos })
 }

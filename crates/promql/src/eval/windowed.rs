@@ -1,0 +1,70 @@
+//! A range function over one series, in pieces between which the query can be stopped.
+
+use std::sync::Arc;
+
+use chronolith_storage::Samples;
+
+use super::{leaf::costs_by_window, natives::NativeSamples};
+use crate::{
+    api::QueryError,
+    functions::range::{self, RangeFunction},
+    limits::{Interrupt, STAGE_EVALUATION},
+    series::{Column, Grid, KernelContext, Windows},
+};
+
+/// Samples of windows that are looked at between two looks at whether the query was canceled, about.
+const BLOCK_WORK: usize = 1 << 21;
+/// The same of histograms, as Prometheus counts them: adding one up takes longer than looking at as many floats.
+const NATIVE_BLOCK_WORK: usize = 1 << 18;
+
+/// A function, its parameters by step, and what it is over.
+pub(super) struct Windowed<'a> {
+    pub(super) function: RangeFunction,
+    pub(super) params: &'a [&'a [f64]],
+    /// Floats without stale markers.
+    pub(super) samples: &'a Samples,
+    pub(super) natives: &'a NativeSamples,
+    pub(super) windows: &'a Windows,
+}
+
+impl Windowed<'_> {
+    /// Evaluates it into `column`, which has no value yet; the largest window has `largest` samples.
+    ///
+    /// # Errors
+    /// When the query is over, or those of the function.
+    pub(super) fn eval(
+        &self,
+        largest: usize,
+        interrupt: &Interrupt,
+        column: &mut Column,
+        context: &mut KernelContext<'_>,
+    ) -> Result<(), QueryError> {
+        let Self { function, params, samples, natives, windows } = *self;
+        let grid = windows.grid;
+        let block = if !natives.times.is_empty() {
+            NATIVE_BLOCK_WORK / largest.max(1)
+        } else if costs_by_window(function) {
+            BLOCK_WORK / largest.max(1)
+        } else {
+            grid.count
+        };
+        if block >= grid.count {
+            return range::eval(function, params, samples, natives, windows, column, context);
+        }
+        let block = block.max(1);
+        for start in (0..grid.count).step_by(block) {
+            interrupt.check(STAGE_EVALUATION)?;
+            let steps = start..(start + block).min(grid.count);
+            let params: Vec<&[f64]> = params.iter().map(|param| &param[steps.clone()]).collect();
+            let grid = Grid { start: grid.time(start), count: steps.len(), ..grid };
+            let mut part = Column::absent(steps.len());
+            let windows = Windows { grid, ..*windows };
+            range::eval(function, &params, samples, natives, &windows, &mut part, context)?;
+            column.values_mut()[steps].copy_from_slice(part.values());
+            for (step, native) in part.lane().into_iter().flat_map(|lane| lane.iter()) {
+                column.set_histogram(start + step, Arc::clone(native));
+            }
+        }
+        Ok(())
+    }
+}

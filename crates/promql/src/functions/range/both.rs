@@ -1,0 +1,296 @@
+//! Windows with histograms, alone or among floats. What the floats of a window give is there already.
+
+use std::{ops::Range, sync::Arc};
+
+use chronolith_model::histogram::{Combined, HistogramMean, HistogramSum, IncompatibleHistograms};
+use chronolith_model::{FloatHistogram, Timestamp};
+
+use super::{
+    Input, RangeFunction, argument,
+    bounds::{self, Bounds},
+};
+use crate::{
+    annotations::{Annotation, HistogramOperation},
+    eval::NativeSamples,
+    functions::native::{Change, Findings, Found, History, between},
+    series::{Column, KernelContext, Native},
+};
+
+/// What a step sees: floats as indices into the input, histograms as slices.
+struct Window<'a> {
+    floats: Bounds,
+    times: &'a [Timestamp],
+    histograms: &'a [Native],
+}
+
+/// The steps whose windows have histograms.
+pub(super) fn apply(
+    function: RangeFunction,
+    input: &Input<'_>,
+    natives: &NativeSamples,
+    out: &mut Column,
+    context: &mut KernelContext<'_>,
+) {
+    use RangeFunction as F;
+    let mut bounds = Vec::new();
+    bounds::find(&natives.times, input.windows, &mut bounds);
+    // Those of all windows: of a series only a part may be looked at now.
+    let base = bounds.first().map_or(0, |window| window.start());
+    let seen = base..bounds.last().map_or(base, |window| window.end());
+    let (times, histograms) = (&natives.times[seen.clone()], &natives.histograms[seen.clone()]);
+    let pairs = match function {
+        F::Resets => {
+            Pairs::count(input, natives, seen, |before, after| after.is_reset_after(before), |b, a| a < b)
+        }
+        F::Changes => Pairs::count(
+            input,
+            natives,
+            seen,
+            |before, after| !after.same_observations(before),
+            |before, after| after != before && !(after.is_nan() && before.is_nan()),
+        ),
+        _ => Pairs::default(),
+    };
+    let change = match function {
+        F::Rate | F::Irate => Change::Rate,
+        F::Increase => Change::Increase,
+        _ => Change::Delta,
+    };
+    let history = if matches!(function, F::Rate | F::Increase) {
+        History::of_counter(times, histograms, |_| false)
+    } else {
+        History::of_gauge(times, histograms)
+    };
+    for (step, own) in bounds.iter().enumerate().filter(|(_, own)| own.len() > 0) {
+        let window = Window {
+            floats: input.bounds[step],
+            times: &natives.times[own.range()],
+            histograms: &natives.histograms[own.range()],
+        };
+        let mixed = window.floats.len() > 0;
+        match function {
+            F::Rate | F::Increase | F::Delta | F::Sum | F::Avg if mixed => {
+                out.clear(step);
+                note_mixed(context);
+            }
+            F::Rate | F::Increase | F::Delta => {
+                let ends = (input.windows.start(step), input.windows.end(step));
+                let range = own.start() - base..own.end() - base;
+                let found = history.extrapolated(change, range, ends.0, ends.1);
+                put(out, step, told(found, context));
+            }
+            F::Sum => put(out, step, sum(&window, context)),
+            F::Avg => put(out, step, avg(&window, context)),
+            F::Irate | F::Idelta => last_two(change, step, &window, input, out, context),
+            F::Resets | F::Changes => out.set(step, pairs.inside(window.floats, *own)),
+            F::Count => out.set(step, (window.floats.len() + own.len()) as f64),
+            F::Present => out.set(step, 1.0),
+            F::First => {
+                if !mixed || window.times[0] < input.times[window.floats.start()] {
+                    out.set_histogram(step, Arc::clone(&window.histograms[0]));
+                }
+            }
+            F::Last => {
+                let last = own.len() - 1;
+                if !mixed || window.times[last] > input.times[window.floats.last()] {
+                    out.set_histogram(step, Arc::clone(&window.histograms[last]));
+                }
+            }
+            F::TsOfFirst => {
+                let first = window.times[0];
+                let first = if mixed { first.min(input.times[window.floats.start()]) } else { first };
+                out.set(step, first as f64 / 1000.0);
+            }
+            F::TsOfLast => {
+                let last = window.times[own.len() - 1];
+                let last = if mixed { last.max(input.times[window.floats.last()]) } else { last };
+                out.set(step, last as f64 / 1000.0);
+            }
+            F::Min
+            | F::Max
+            | F::TsOfMin
+            | F::TsOfMax
+            | F::Quantile
+            | F::Stddev
+            | F::Stdvar
+            | F::Mad
+            | F::Deriv
+            | F::PredictLinear
+            | F::DoubleExponentialSmoothing => {
+                if mixed {
+                    note(Annotation::IgnoredInRange, context);
+                }
+            }
+        }
+    }
+}
+
+fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
+    if let Some(native) = native {
+        out.set_histogram(step, Arc::new(native));
+    }
+}
+
+/// Notes what `annotation` makes of the metric's name.
+fn note(annotation: impl FnOnce(String) -> Annotation, context: &mut KernelContext<'_>) {
+    let name = context.labels.and_then(|labels| labels.metric_name()).unwrap_or_default().to_owned();
+    let span = argument(context, 0);
+    context.notes.add(annotation(name), span);
+}
+
+fn note_mixed(context: &mut KernelContext<'_>) {
+    note(Annotation::MixedRange, context);
+}
+
+fn note_combined(combined: Combined, context: &mut KernelContext<'_>) {
+    let span = argument(context, 0);
+    if combined.hints_collide {
+        context.notes.add(Annotation::ResetCollision(HistogramOperation::Aggregation), span);
+    }
+    if combined.bounds_reconciled {
+        context.notes.add(Annotation::BoundsReconciled(HistogramOperation::Aggregation), span);
+    }
+}
+
+/// The result of `found`, after what there is to tell about it has been.
+fn told((native, findings): Found, context: &mut KernelContext<'_>) -> Option<FloatHistogram> {
+    let Findings { not_counter, not_gauge, mixed_schemas, reconciled_in_addition, reconciled_in_subtraction } =
+        findings;
+    if not_counter {
+        note(Annotation::NotCounter, context);
+    }
+    if not_gauge {
+        note(Annotation::NotGauge, context);
+    }
+    if mixed_schemas {
+        note(Annotation::MixedSchemas, context);
+    }
+    if reconciled_in_addition {
+        note(|_| Annotation::BoundsReconciled(HistogramOperation::Addition), context);
+    }
+    if reconciled_in_subtraction {
+        note(|_| Annotation::BoundsReconciled(HistogramOperation::Subtraction), context);
+    }
+    native
+}
+
+/// `irate`, `idelta`: what has changed between the last two samples, of whatever kinds.
+fn last_two(
+    change: Change,
+    step: usize,
+    window: &Window<'_>,
+    input: &Input<'_>,
+    out: &mut Column,
+    context: &mut KernelContext<'_>,
+) {
+    let count = window.times.len();
+    // How many of the last two samples are histograms.
+    let newer = |index: usize, than: usize| {
+        let floats = input.times(window.floats);
+        floats.len() < than || window.times[index] > floats[floats.len() - than]
+    };
+    let last = newer(count - 1, 1);
+    let both = last && count >= 2 && newer(count - 2, 1);
+    let neither = !last && window.floats.len() >= 2 && !newer(count - 1, 2);
+    if both {
+        out.clear(step);
+        let sample = |index: usize| (window.times[index], &*window.histograms[index]);
+        put(out, step, told(between(change, sample(count - 2), sample(count - 1), false), context));
+    } else if !neither && window.floats.len() > 0 {
+        out.clear(step);
+        note_mixed(context);
+    }
+}
+
+/// `sum_over_time`
+fn sum(window: &Window<'_>, context: &mut KernelContext<'_>) -> Option<FloatHistogram> {
+    let (first, others) = window.histograms.split_first()?;
+    let mut sum = HistogramSum::of(FloatHistogram::clone(first));
+    if let Err(IncompatibleHistograms) = others.iter().try_for_each(|native| sum.add(native)) {
+        note(Annotation::MixedSchemas, context);
+        return None;
+    }
+    note_combined(sum.combined(), context);
+    Some(sum.finish())
+}
+
+/// `avg_over_time`
+fn avg(window: &Window<'_>, context: &mut KernelContext<'_>) -> Option<FloatHistogram> {
+    let (first, others) = window.histograms.split_first()?;
+    let mut mean = HistogramMean::of(FloatHistogram::clone(first));
+    if let Err(IncompatibleHistograms) = others.iter().try_for_each(|native| mean.add(native)) {
+        note(Annotation::MixedSchemas, context);
+        return None;
+    }
+    note_combined(mean.combined(), context);
+    Some(mean.finish())
+}
+
+/// How often neighbours differ in the way that is counted: floats, histograms, and one of each, which always does.
+#[derive(Debug, Default)]
+struct Pairs {
+    /// Among the first n samples of both kinds.
+    counts: Vec<u32>,
+    /// The place of each float, then that of each histogram, among both.
+    floats: Vec<u32>,
+    histograms: Vec<u32>,
+    /// The first float and the first histogram looked at.
+    first: (usize, usize),
+}
+
+impl Pairs {
+    fn count(
+        input: &Input<'_>,
+        natives: &NativeSamples,
+        seen: Range<usize>,
+        histograms: impl Fn(&FloatHistogram, &FloatHistogram) -> bool,
+        floats: impl Fn(f64, f64) -> bool,
+    ) -> Self {
+        enum Sample<'a> {
+            Float(f64),
+            Native(&'a FloatHistogram),
+        }
+        let floats_seen = input.span();
+        let first = (floats_seen.start, seen.start);
+        let mut pairs = Self { counts: vec![0], first, ..Self::default() };
+        let mut before: Option<Sample<'_>> = None;
+        let (mut count, (mut float, mut native)) = (0, first);
+        let (float_times, native_times) = (&input.times[..floats_seen.end], &natives.times[..seen.end]);
+        for place in 0..(floats_seen.len() + seen.len()) as u32 {
+            let is_float = match (float_times.get(float), native_times.get(native)) {
+                (Some(float), Some(native)) => float < native,
+                (float, _) => float.is_some(),
+            };
+            let sample = if is_float {
+                pairs.floats.push(place);
+                float += 1;
+                Sample::Float(input.values[float - 1])
+            } else {
+                pairs.histograms.push(place);
+                native += 1;
+                Sample::Native(&natives.histograms[native - 1])
+            };
+            count += u32::from(match (&before, &sample) {
+                (None, _) => false,
+                (Some(Sample::Float(before)), Sample::Float(after)) => floats(*before, *after),
+                (Some(Sample::Native(before)), Sample::Native(after)) => histograms(before, after),
+                _ => true,
+            });
+            pairs.counts.push(count);
+            before = Some(sample);
+        }
+        pairs
+    }
+
+    /// How many there are in a window of these floats and histograms, at least one of the latter.
+    fn inside(&self, floats: Bounds, histograms: Bounds) -> f64 {
+        let native = |index: usize| self.histograms[index - self.first.1] as usize;
+        let float = |index: usize| self.floats[index - self.first.0] as usize;
+        let (mut first, mut last) = (native(histograms.start()), native(histograms.last()));
+        if floats.len() > 0 {
+            first = first.min(float(floats.start()));
+            last = last.max(float(floats.last()));
+        }
+        f64::from(self.counts[last + 1] - self.counts[first + 1])
+    }
+}

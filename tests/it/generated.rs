@@ -1,0 +1,274 @@
+//! Random expressions over the generated series, asked of Prometheus and of Chronolith.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use chronolith_e2e::api::{Answer, Order};
+use chronolith_e2e::expressions::{Expressions, Vocabulary};
+use chronolith_e2e::http::Client;
+use chronolith_e2e::peers::{Peers, chronolith_bin};
+use chronolith_e2e::rng::Rng;
+use chronolith_e2e::servers::{Kind, Server, ServerSpec};
+
+use crate::stream;
+
+/// How many queries are asked, and the seed of the first: `CHRONOLITH_QUERIES`, `CHRONOLITH_QUERY_SEED`.
+const QUERIES: u64 = 2_400;
+const DATA_SHARE_MIN: f64 = 0.8;
+const DIFFERENCES_SHOWN_MAX: usize = 30;
+const FEATURES: &str = "promql-experimental-functions";
+
+const WORDS: Vocabulary = Vocabulary {
+    floats: &[
+        "s_requests_total",
+        "s_requests_total",
+        "s_latency_seconds_bucket",
+        "s_latency_seconds_count",
+        "s_temperature",
+        "s_unixtime",
+        "s_ramp",
+        "s_irregular",
+        "s_gappy",
+        "s_stale",
+        "s_ended",
+        "s_special",
+        "s_nan_sometimes_total",
+        "s_usage_bytes",
+        "s_info",
+        "s_twin_a",
+        "s_churn_total",
+        "s_odd",
+        "s_native_or_float",
+        "s_limit_bytes",
+        "s_latency_seconds_sum",
+        "s_requests_total",
+        "{__name__=~\"s_.*_total\",job=~\"api|churn\"}",
+        "{job=~\"api|churn\"}",
+        "{__name__=~\"s_twin_.*\"}",
+    ],
+    distinct: &["s_temperature", "s_usage_bytes", "s_irregular", "s_latency_seconds_sum"],
+    histograms: &[
+        "s_native_seconds",
+        "s_native_seconds",
+        "s_native_gauge",
+        "s_native_custom",
+        "s_native_or_float",
+        "{__name__=~\"s_native_(seconds|gauge)\"}",
+        "{__name__=~\"s_native_.*\"}",
+    ],
+    buckets: &[
+        "s_latency_seconds_bucket",
+        "rate(s_latency_seconds_bucket[5m])",
+        "sum by (le) (rate(s_latency_seconds_bucket[5m]))",
+        "sum by (le, path) (s_latency_seconds_bucket)",
+        "increase(s_latency_seconds_bucket{path=\"/x\"}[3m])",
+        "s_latency_seconds_bucket{le!=\"+Inf\"}",
+        "s_nonmonotonic_bucket",
+        "rate(s_badle_bucket[5m])",
+        "{__name__=~\"s_(latency_seconds|badle)_bucket\"}",
+    ],
+    matchers: &[
+        "instance!=\"b\"",
+        "instance=~\"a|b|\"",
+        "instance!~\"c.*\"",
+        "code!=\"500\"",
+        "method=~\".*\"",
+        "path!=\"/y\"",
+        "le!=\"0.5\"",
+        "nosuch=\"\"",
+    ],
+    labels: &["instance", "job", "code", "method", "le", "path", "room", "nosuch", "__name__", "version"],
+    pairs: &[
+        ("s_usage_bytes", "s_limit_bytes"),
+        ("s_usage_bytes", "s_info"),
+        ("s_twin_a", "s_twin_b"),
+        ("s_temperature", "s_temperature offset 10m"),
+        ("s_latency_seconds_bucket", "s_latency_seconds_bucket"),
+        ("s_latency_seconds_sum", "s_latency_seconds_count"),
+        ("s_requests_total{code=\"500\"}", "s_requests_total{code=\"200\"}"),
+        ("s_requests_total", "s_info"),
+        ("s_stale", "s_irregular"),
+        ("s_special", "s_ramp"),
+        ("s_churn_total", "s_ramp"),
+    ],
+};
+
+#[test]
+fn random_expressions_give_the_answers_of_prometheus() {
+    let Some(peers) = Peers::find("generated queries") else { return };
+    compare(&peers).unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+struct Ask {
+    path: &'static str,
+    form: Vec<(&'static str, String)>,
+    order: Order,
+}
+
+fn compare(peers: &Peers) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut reference = ServerSpec::new(Kind::Prometheus, &peers.prometheus(), &dir.path().join("reference"));
+    reference.extra_args = vec![format!("--enable-feature=native-histograms,{FEATURES}").into()];
+    let mut subject = ServerSpec::new(Kind::Chronolith, chronolith_bin(), &dir.path().join("subject"));
+    let config = dir.path().join("chronolith.yml");
+    std::fs::write(&config, format!("query: {{features: [{FEATURES}]}}\n"))?;
+    subject.extra_args = vec!["--config".into(), config.into()];
+    let (reference, subject) = (reference.start()?, subject.start()?);
+    let start_ms = send(&[&reference, &subject])?;
+
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>()).transpose();
+    let first = number("CHRONOLITH_QUERY_SEED")?.unwrap_or(1);
+    let count = number("CHRONOLITH_QUERIES")?.unwrap_or(QUERIES);
+    let (mut of_reference, mut of_subject) = (reference.client(), subject.client());
+    let mut tally = Tally::default();
+    for seed in first..first + count {
+        let ask = ask(seed, start_ms);
+        let expected = ask.answer(&mut of_reference)?;
+        let got = ask.answer(&mut of_subject).unwrap_or_else(|e| {
+            of_subject = subject.client();
+            Answer::Error { status: 0, error_type: "no answer".to_owned(), message: format!("{e:#}") }
+        });
+        tally.add(seed, &ask, &expected, &got);
+    }
+    tally.conclude()
+}
+
+/// Writes all generated series to the servers; returns when they start.
+fn send(servers: &[&Server]) -> Result<i64> {
+    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let start_ms = (now_ms - 60_000) / 60_000 * 60_000 - stream::LENGTH_MS;
+    let mut floats = stream::generate(start_ms);
+    let histograms = stream::generate_histograms(start_ms, &mut floats);
+    let bodies = stream::encode(&floats, &histograms);
+    for server in servers {
+        let mut client = server.client();
+        for (i, body) in bodies.iter().enumerate() {
+            let response = server.write(&mut client, body)?;
+            let name = server.process().name();
+            ensure!(response.ok(), "{name} refused request {i}: {} {}", response.status, response.text());
+        }
+    }
+    Ok(start_ms)
+}
+
+fn ask(seed: u64, start_ms: i64) -> Ask {
+    let mut rng = Rng::new(seed.wrapping_mul(0x9E37_79B9));
+    let end_ms = start_ms + stream::LENGTH_MS;
+    let mut source = Expressions::new(seed, WORDS, (start_ms, end_ms));
+    let instant = rng.below(2) == 0;
+    let depth = [1, 2, 2, 3, 3][rng.below(5) as usize];
+    let text = source.expression(depth, instant);
+    let seconds = |ms: i64| format!("{}.{:03}", ms.div_euclid(1_000), ms.rem_euclid(1_000));
+    let within = |rng: &mut Rng| {
+        // Mostly where most series have begun and histories are long enough.
+        let first = if rng.below(10) == 0 { 0 } else { stream::LENGTH_MS / 4 };
+        let since = first + rng.below((stream::LENGTH_MS - first) as u64) as i64;
+        let on_step = since / stream::STEP_MS * stream::STEP_MS;
+        // At samples and the edges of windows, a millisecond beside them, and anywhere.
+        start_ms + [on_step, on_step + 1, on_step - 1, since][rng.below(4) as usize]
+    };
+    // What the language leaves open has the order of Go's maps and heaps there, and of a head that forgot series.
+    let open = ["histogram_", "count_values", "topk", "bottomk", "sort", "limit", "=~", ":"];
+    let order = if open.iter().any(|name| text.contains(name)) { Order::Free } else { Order::Exact };
+    if instant {
+        let form = vec![("query", text), ("time", seconds(within(&mut rng)))];
+        return Ask { path: "/api/v1/query", form, order };
+    }
+    let from = within(&mut rng);
+    let length = [0, 600_000, 1_800_000, 1_234_567][rng.below(4) as usize];
+    let step = ["30", "15", "60", "17.5", "300"][rng.below(5) as usize];
+    let form = vec![
+        ("query", text),
+        ("start", seconds(from)),
+        ("end", seconds(from + length)),
+        ("step", step.to_owned()),
+    ];
+    Ask { path: "/api/v1/query_range", form, order }
+}
+
+impl Ask {
+    fn answer(&self, client: &mut Client) -> Result<Answer> {
+        let form: Vec<(&str, &str)> = self.form.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let response = client.post_form(self.path, &form).with_context(|| self.line())?;
+        Answer::parse(&response).with_context(|| self.line())
+    }
+
+    fn line(&self) -> String {
+        let mut line = String::new();
+        for (name, value) in self.form.iter().skip(1) {
+            line += &format!("{name}={value} ");
+        }
+        line + &self.form[0].1
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    asked: usize,
+    with_data: usize,
+    /// How many of the answers of Prometheus have data.
+    expected_data: usize,
+    errors: usize,
+    differences: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, ask: &Ask, expected: &Answer, got: &Answer) {
+        self.asked += 1;
+        if !expected.has_data() {}
+        self.with_data += usize::from(expected.has_data() && got.has_data());
+        self.expected_data += usize::from(expected.has_data());
+        self.errors += usize::from(matches!(expected, Answer::Error { .. }));
+        let notes = (annotations(expected), annotations(got));
+        if newer_error(expected, got) {
+            return;
+        }
+        let difference = match expected.difference(got, ask.order) {
+            Some(difference) => difference.0,
+            None if notes.0 != notes.1 => format!("annotations {:?} against {:?}", notes.0, notes.1),
+            None => return,
+        };
+        self.differences.push(format!("seed {seed}: {}\n    {difference}", ask.line()));
+    }
+
+    fn conclude(self) -> Result<()> {
+        println!(
+            "{} queries, {} with data, {} on both sides, {} errors, {} differences",
+            self.asked,
+            self.expected_data,
+            self.with_data,
+            self.errors,
+            self.differences.len()
+        );
+        let shown: Vec<&str> =
+            self.differences.iter().take(DIFFERENCES_SHOWN_MAX).map(String::as_str).collect();
+        ensure!(shown.is_empty(), "{} differences:\n{}", self.differences.len(), shown.join("\n"));
+        let share = self.with_data as f64 / self.asked.max(1) as f64;
+        ensure!(share >= DATA_SHARE_MIN, "only {:.0} % of the queries return data", share * 100.0);
+        Ok(())
+    }
+}
+
+/// Whether `got` is an error that only the successors of Prometheus 3.5.3 give: more than one match of a comparison that
+/// does not hold.
+fn newer_error(expected: &Answer, got: &Answer) -> bool {
+    matches!((expected, got), (Answer::Success { .. }, Answer::Error { message, .. })
+        if message.starts_with("multiple matches for labels"))
+}
+
+/// The annotations, without what Prometheus 3.5.3 says otherwise than its successors: empty metric names, names of buckets
+/// that are not monotonic, and that sorting has no effect on a range.
+fn annotations(answer: &Answer) -> Vec<String> {
+    let mut all = crate::differential::annotations(answer);
+    all.retain(|text| !text.contains("sort is ineffective"));
+    for text in &mut all {
+        let named = text.find(" for metric name \"").filter(|_| text.contains("for monotonicity"));
+        match (named, text.rfind(" (")) {
+            (Some(from), Some(place)) if from < place => text.replace_range(from..place, ""),
+            _ => *text = text.replace(" for metric name \"\"", ""),
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
+}
