@@ -103,6 +103,9 @@ pub(crate) enum CheckCommand {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// The data directory that the server will be given; what is said of the disk is about the one it is, or will be, on
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
+        data_dir: PathBuf,
     },
 }
 
@@ -116,6 +119,15 @@ pub(crate) enum TestCommand {
         /// Print every eval, not just the failed ones
         #[arg(short, long)]
         verbose: bool,
+    },
+    /// Run unit tests of recording rules and expressions (the files of `promtool test rules`)
+    Rules {
+        /// Files of tests
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Accept what is experimental in PromQL
+        #[arg(long)]
+        experimental: bool,
     },
 }
 

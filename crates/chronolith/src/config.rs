@@ -112,10 +112,20 @@ pub(crate) enum Feature {
     FillModifiers,
     /// `promql-delayed-name-removal`
     DelayedNameRemoval,
+    /// `promql-extended-range-selectors`
+    ExtendedRangeSelectors,
+    /// `use-start-timestamps`
+    StartTimestamps,
 }
 
 impl Feature {
-    const ALL: [Self; 3] = [Self::ExperimentalFunctions, Self::FillModifiers, Self::DelayedNameRemoval];
+    const ALL: [Self; 5] = [
+        Self::ExperimentalFunctions,
+        Self::FillModifiers,
+        Self::DelayedNameRemoval,
+        Self::ExtendedRangeSelectors,
+        Self::StartTimestamps,
+    ];
 
     /// As Prometheus names it.
     pub(crate) const fn name(self) -> &'static str {
@@ -123,6 +133,8 @@ impl Feature {
             Self::ExperimentalFunctions => "promql-experimental-functions",
             Self::FillModifiers => "promql-binop-fill-modifiers",
             Self::DelayedNameRemoval => "promql-delayed-name-removal",
+            Self::ExtendedRangeSelectors => "promql-extended-range-selectors",
+            Self::StartTimestamps => "use-start-timestamps",
         }
     }
 }

@@ -227,6 +227,26 @@ fn write_block_metrics(out: &mut ExpositionWriter<'_>, stats: &DbStats) {
         ("chronolith_compactions_total", "Compactions.", jobs.compactions),
         ("chronolith_compactions_failed_total", "Compactions that failed.", jobs.compactions_failed),
         ("chronolith_head_snapshots_total", "Snapshots of the head.", jobs.snapshots),
+        (
+            "chronolith_head_corruptions_total",
+            "Damaged places found in snapshots and chunk files of the head.",
+            stats.head_damage,
+        ),
+        (
+            "chronolith_head_losses_total",
+            "Times that samples of the head were lost by damage, because the log did not have them either.",
+            stats.losses,
+        ),
+        (
+            "chronolith_cut_mark_corruptions_total",
+            "Starts that found the mark of the last cut damaged: deletions may be undone.",
+            u64::from(stats.open.mark_damaged),
+        ),
+        (
+            "chronolith_head_lost_samples_total",
+            "How many these were, as far as that is known.",
+            stats.samples_lost,
+        ),
     ];
     counters(out, &rows);
     let name = "chronolith_compaction_frames_total";

@@ -1,5 +1,6 @@
 //! The `chronolith` binary: command line, configuration, wiring, shutdown.
 
+mod allocator;
 mod cli;
 mod config;
 mod info;
@@ -18,10 +19,6 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{CheckCommand, Cli, Command, QueryArgs, ServeArgs, TestCommand};
 
-/// Gives memory back that a cut or a query has freed; the system's allocator keeps most of it (docs/benchmarks.md).
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Exit status for wrong arguments or a wrong configuration.
 const EXIT_USAGE: u8 = 2;
 /// Exit status for everything else that fails.
@@ -35,8 +32,9 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(&args),
         Command::Query(args) => ask(&args),
-        Command::Check(CheckCommand::Config { file }) => check_config(&file),
+        Command::Check(CheckCommand::Config { file, data_dir }) => check_config(&file, &data_dir),
         Command::Test(TestCommand::Promql { files, verbose }) => test_promql(&files, verbose),
+        Command::Test(TestCommand::Rules { files, experimental }) => test_rules(&files, experimental),
         Command::Wal(command) => tools::ended(tools::wal::run(command)),
         Command::Block(command) => tools::ended(tools::block::run(command)),
         Command::Tsdb(command) => tools::ended(tools::tsdb::run(command)),
@@ -49,6 +47,7 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 
 fn serve(args: &ServeArgs) -> ExitCode {
     let config = logging::start(&args.log_level, args.log_format)
+        .inspect(|()| allocator::set())
         .and_then(|()| config::Config::load(args.config.as_deref()));
     match config {
         Ok(config) => ended(serve::run(args, &config)),
@@ -69,10 +68,9 @@ fn answer(args: &QueryArgs) -> anyhow::Result<()> {
     answer.failure.map_or(Ok(()), |failure| Err(anyhow::anyhow!(failure)))
 }
 
-fn check_config(file: &Path) -> ExitCode {
+fn check_config(file: &Path, data_dir: &Path) -> ExitCode {
     match config::Config::load(Some(file)) {
         Ok(config) => {
-            let data_dir = Path::new(cli::DATA_DIR_DEFAULT);
             for warning in config.warnings(data_dir) {
                 output::note(&format!("warning: {warning}\n"));
             }
@@ -88,6 +86,18 @@ fn test_promql(files: &[std::path::PathBuf], verbose: bool) -> ExitCode {
     // All scripts run, also if nobody reads on: the status is about them.
     let mut out = output::ReadOrNot(std::io::stdout().lock());
     match chronolith_testkit::promqltest::cli(files, verbose, &mut out).context("standard output") {
+        Ok(false) => ExitCode::from(EXIT_FAILURE),
+        written => ended(written.map(drop)),
+    }
+}
+
+fn test_rules(files: &[std::path::PathBuf], experimental: bool) -> ExitCode {
+    let mut options = chronolith_promql::EngineOptions::default();
+    if experimental {
+        options.parse = chronolith_syntax::ParseOptions::all();
+    }
+    let mut out = output::ReadOrNot(std::io::stdout().lock());
+    match chronolith_testkit::ruletest::cli(files, &options, &mut out).context("standard output") {
         Ok(false) => ExitCode::from(EXIT_FAILURE),
         written => ended(written.map(drop)),
     }

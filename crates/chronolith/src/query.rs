@@ -144,13 +144,14 @@ fn render(data: &Data) -> String {
         _ => {
             for series in data.result.as_array().into_iter().flatten() {
                 let name = metric(&series["metric"]);
-                if let Some(points) = series["values"].as_array() {
+                if data.result_type == "matrix" {
                     let _ = writeln!(out, "{name} =>");
-                    for value in points {
+                    for value in points(series) {
                         let _ = writeln!(out, "{}", point(value));
                     }
                 } else {
-                    let _ = writeln!(out, "{name} => {}", point(&series["value"]));
+                    let value = if series["histogram"].is_array() { "histogram" } else { "value" };
+                    let _ = writeln!(out, "{name} => {}", point(&series[value]));
                 }
             }
         }
@@ -158,9 +159,39 @@ fn render(data: &Data) -> String {
     out
 }
 
+/// The floats and histograms of a series in the order of time.
+fn points(series: &Value) -> Vec<&Value> {
+    let of = |kind: &str| series[kind].as_array().into_iter().flatten();
+    let mut points: Vec<&Value> = of("values").chain(of("histograms")).collect();
+    let time = |point: &Value| point[0].as_f64().unwrap_or_default();
+    points.sort_by(|a, b| time(a).total_cmp(&time(b)));
+    points
+}
+
 /// `1 @[1435781451.781]`
 fn point(value: &Value) -> String {
-    format!("{} @[{}]", value[1].as_str().unwrap_or_default(), value[0])
+    let shown = if value[1].is_object() {
+        histogram(&value[1])
+    } else {
+        value[1].as_str().unwrap_or_default().to_owned()
+    };
+    format!("{shown} @[{}]", value[0])
+}
+
+/// `{count:3, sum:4.5, [-2,-1):1, (1,2]:2}`
+fn histogram(value: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut out = format!("{{count:{}, sum:{}", text(&value["count"]), text(&value["sum"]));
+    for bucket in value["buckets"].as_array().into_iter().flatten() {
+        // Which ends belong to the bucket: 0 the upper one, 1 the lower one, 2 none, 3 both.
+        let rule = bucket[0].as_u64().unwrap_or_default();
+        let open = if matches!(rule, 1 | 3) { '[' } else { '(' };
+        let close = if matches!(rule, 0 | 3) { ']' } else { ')' };
+        let [lower, upper, count] = [1, 2, 3].map(|at| text(&bucket[at]));
+        let _ = write!(out, ", {open}{lower},{upper}{close}:{count}");
+    }
+    out.push('}');
+    out
 }
 
 /// `up{job="a"}`
@@ -203,6 +234,18 @@ mod tests {
         let matrix = r#"{"status":"success","data":{"resultType":"matrix","result":[
             {"metric":{"__name__":"up"},"values":[[1,"1"],[2,"0"]]}]}}"#;
         assert_eq!(rendered(matrix), "up =>\n1 @[1]\n0 @[2]\n");
+        let histograms = r#"{"status":"success","data":{"resultType":"vector","result":[
+            {"metric":{"__name__":"h"},"histogram":[3,{"count":"6","sum":"NaN","buckets":[
+            [1,"-1","-0.5","2"],[3,"-0.001","0.001","2"],[0,"1","2","1"],[2,"2","+Inf","1"]]}]},
+            {"metric":{},"histogram":[3,{"count":"0","sum":"0"}]}]}}"#;
+        assert_eq!(
+            rendered(histograms),
+            "h => {count:6, sum:NaN, [-1,-0.5):2, [-0.001,0.001]:2, (1,2]:1, (2,+Inf):1} @[3]\n\
+             {} => {count:0, sum:0} @[3]\n"
+        );
+        let mixed = r#"{"status":"success","data":{"resultType":"matrix","result":[
+            {"metric":{},"values":[[1,"1"],[3,"0"]],"histograms":[[2,{"count":"1","sum":"2"}]]}]}}"#;
+        assert_eq!(rendered(mixed), "{} =>\n1 @[1]\n{count:1, sum:2} @[2]\n0 @[3]\n");
         let scalar = r#"{"status":"success","data":{"resultType":"scalar","result":[1.5,"2"]}}"#;
         assert_eq!(rendered(scalar), "2 @[1.5]\n");
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, Timestamp};
 use chronolith_remote::exposition::{ExpositionLimits, parse};
 use chronolith_server::AppState;
-use chronolith_storage::{Appender, LabelSource, RejectReason, SeriesEntry, WriteBatch};
+use chronolith_storage::{Appender, LabelFault, LabelSource, RejectReason, SeriesEntry, WriteBatch};
 use tokio::sync::watch;
 
 /// The `instance` label. Not the address: a Prometheus that scrapes this server and writes to it would send the same
@@ -86,7 +86,10 @@ struct Stored(Vec<Labels>);
 
 impl LabelSource for Stored {
     fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
-        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels("no such series".to_owned()))
+        self.0.get(series).cloned().ok_or_else(|| RejectReason::InvalidLabels {
+            fault: LabelFault::Internal,
+            text: "no such series".to_owned(),
+        })
     }
 }
 

@@ -54,7 +54,7 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let about = Arc::new(Info::new(args, config, i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let limits = http_limits(config);
     let (memory, _shares) = memory(config)?;
-    let engine = Arc::new(Engine::new(engine_options(config, memory)));
+    let engine = Arc::new(Engine::new(engine_options(config, memory.clone())));
     let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -68,10 +68,14 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         }
     };
     let routes = router(state.clone());
+    let connections = Arc::clone(&state.metrics().connections);
     let mut http =
-        tokio::spawn(async move { chronolith_server::serve(listener, routes, &limits, drain).await });
+        tokio::spawn(
+            async move { chronolith_server::serve(listener, routes, &limits, connections, drain).await },
+        );
 
     let db = open(args, config).await?;
+    db.share_memory(&memory);
     about.set_db(Arc::clone(&db));
     state.set_ready(Backend { appender: Arc::clone(&db) as _, queryable: Arc::clone(&db) as _ });
     banner(args, config, address);
@@ -153,6 +157,20 @@ fn log_report(report: &OpenReport) {
     if let Some(tail) = &report.torn_tail {
         info!(torn_tail = ?tail, "cut the unfinished end of the log; nothing of it had been acknowledged");
     }
+    for place in &report.snapshot_damage {
+        warn!(
+            path = %place.path.display(),
+            section = place.section,
+            offset = place.offset,
+            bytes = place.bytes,
+            reason = %place.reason,
+            quarantined = ?place.quarantined,
+            "damage in the head's files: what the log has of it was read from there"
+        );
+    }
+    if report.snapshot_damage_count > report.snapshot_damage.len() as u64 {
+        warn!(places = report.snapshot_damage_count, "more places in the head's files are damaged");
+    }
     for damage in &report.damage {
         warn!(?damage, "damage in the log: the bytes are kept in wal/quarantine");
     }
@@ -227,10 +245,12 @@ pub(crate) fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOpt
         concurrency_max: query.concurrency_max,
         subquery_step: query.subquery_step,
         delayed_name_removal: on(Feature::DelayedNameRemoval),
+        use_start_timestamps: on(Feature::StartTimestamps),
         ..EngineOptions::default()
     };
     options.parse.experimental_functions = on(Feature::ExperimentalFunctions);
     options.parse.fill_modifiers = on(Feature::FillModifiers);
+    options.parse.extended_range_selectors = on(Feature::ExtendedRangeSelectors);
     options
 }
 

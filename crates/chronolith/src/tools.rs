@@ -5,7 +5,8 @@
 //!
 //! * 0 when it has done what it was asked, and, if it was to check, all is well;
 //! * 1 when it was to check and has found damage, or when damage has kept it from giving, or doing, all that it was to;
-//! * 2 when it could not look, or not do it: wrong arguments, no such directory, files of another version.
+//! * 2 when it could not look, or not do it, or not tell: wrong arguments, no such directory, files of another version, a
+//!   limit, an output that cannot be written. A reader that hangs up early (`| head`) is no error.
 
 pub(crate) mod block;
 mod block_files;
@@ -19,15 +20,15 @@ pub(crate) mod tsdb;
 pub(crate) mod wal;
 
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use crate::EXIT_USAGE;
+use crate::{EXIT_USAGE, output};
 
 /// What every tool is told.
 #[derive(Debug, Args)]
@@ -67,9 +68,7 @@ pub(crate) fn ended(result: anyhow::Result<Verdict>) -> ExitCode {
 /// Prints a result: `report` as JSON, or `text`.
 fn print(json: bool, report: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let out = if json { format!("{}\n", serde_json::to_string_pretty(report)?) } else { text() };
-    // A reader that hangs up early (`| head`) is no error.
-    let _ = std::io::stdout().lock().write_all(out.as_bytes());
-    Ok(())
+    output::print(&out).context("standard output")
 }
 
 /// A path as people and JSON get it.

@@ -31,6 +31,13 @@ pub(crate) enum Annotation {
     ForcedMonotonicity(ForcedMonotonicity),
     /// Warning: `sort` in a range query.
     SortIneffective,
+    /// Warning: a sample's start timestamp is before the sample before. Those of one metric are merged.
+    StartTimeOverlap {
+        /// Metric name, empty if unknown.
+        metric: String,
+        /// In how many windows.
+        count: u64,
+    },
     /// Info: an operator between samples of kinds that it has no result for.
     IncompatibleTypes {
         /// The operator.
@@ -144,6 +151,7 @@ impl Annotation {
             Self::InvalidRatio(..)
             | Self::InvalidQuantile(_)
             | Self::BadBucketLabel { .. }
+            | Self::StartTimeOverlap { .. }
             | Self::SortIneffective
             | Self::MixedRange(_)
             | Self::MixedAggregation
@@ -169,6 +177,7 @@ impl Annotation {
     fn key(&self) -> String {
         match self {
             Self::ForcedMonotonicity(forced) => format!("forced monotonicity {}", forced.metric),
+            Self::StartTimeOverlap { metric, .. } => format!("start time overlap {metric}"),
             other => other.to_string(),
         }
     }
@@ -204,6 +213,16 @@ impl fmt::Display for Annotation {
                     f,
                     "incompatible sample types encountered for binary operator \"{op}\": {left} {op} {right}"
                 )
+            }
+            Self::StartTimeOverlap { metric, count } => {
+                f.write_str(
+                    "sample has start time that overlaps with previous sample timestamp for metric ",
+                )?;
+                chronolith_model::labels::write_quoted(f, metric)?;
+                if *count > 1 {
+                    write!(f, " ({count} occurrences)")?;
+                }
+                Ok(())
             }
             Self::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",
@@ -330,7 +349,7 @@ fn rfc3339(t: Timestamp) -> String {
 }
 
 /// The annotations of a query, or of a part of it. Repeats of one text are kept once, with the place of the last; but
-/// [`ForcedMonotonicity`] with that of the first. So does Prometheus.
+/// [`ForcedMonotonicity`] and overlaps of start times with that of the first. So does Prometheus.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Annotations {
     entries: Vec<(Annotation, Span)>,
@@ -344,7 +363,7 @@ impl Annotations {
             Entry::Occupied(known) => {
                 let known = &mut self.entries[*known.get()];
                 if let (Annotation::ForcedMonotonicity(known), Annotation::ForcedMonotonicity(new)) =
-                    (&mut known.0, annotation)
+                    (&mut known.0, &annotation)
                 {
                     known.bucket_min = known.bucket_min.min(new.bucket_min);
                     known.bucket_max = known.bucket_max.max(new.bucket_max);
@@ -352,6 +371,12 @@ impl Annotations {
                     known.first = known.first.min(new.first);
                     known.last = known.last.max(new.last);
                     known.count += new.count;
+                } else if let (
+                    Annotation::StartTimeOverlap { count: known, .. },
+                    Annotation::StartTimeOverlap { count: new, .. },
+                ) = (&mut known.0, &annotation)
+                {
+                    *known += new;
                 } else {
                     known.1 = span;
                 }

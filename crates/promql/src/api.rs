@@ -42,6 +42,9 @@ pub struct EngineOptions {
     pub parse: ParseOptions,
     /// Drop metric names at the very end rather than at each operator (experimental).
     pub delayed_name_removal: bool,
+    /// Let `rate`, `increase`, `irate` and `resets` use what is known of the time a counter began to count, and
+    /// `start_timestamp` show it (experimental).
+    pub use_start_timestamps: bool,
 }
 
 impl Default for EngineOptions {
@@ -58,6 +61,7 @@ impl Default for EngineOptions {
             threads: 0,
             parse: ParseOptions::default(),
             delayed_name_removal: false,
+            use_start_timestamps: false,
         }
     }
 }

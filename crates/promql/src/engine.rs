@@ -110,6 +110,7 @@ impl Engine {
             decoded: HashMap::new(),
             delayed_name_removal: self.options.delayed_name_removal,
             pause: &pause,
+            querier: &*querier,
         };
         executor.sets = select(&executor, &*querier).await?;
         stats.prepare_time += started.elapsed();
@@ -165,6 +166,7 @@ impl Engine {
             step: query.step.unwrap_or(0),
             lookback: milliseconds(lookback),
             subquery_step: milliseconds(self.options.subquery_step).max(1),
+            start_timestamps: self.options.use_start_timestamps,
         }
     }
 }
@@ -226,7 +228,7 @@ async fn select(
 }
 
 /// About what a selection holds for its series: labels and where their samples are.
-fn selected_bytes(set: &dyn SeriesSet) -> usize {
+pub(crate) fn selected_bytes(set: &dyn SeriesSet) -> usize {
     /// Besides the text of the labels.
     const SERIES_BYTES: usize = 64;
     /// Series whose labels are looked at; the others are about as long.

@@ -9,7 +9,7 @@
 //! `leaf` selectors and range functions, `latest` and `windowed` for one series · `fetch` samples from storage ·
 //! `natives` its histograms · `decoded` samples for more than one leaf · `stream` series through element-wise operators ·
 //! `call` functions of whole vectors · `aggregate`, `fold_natives`, `ranked`, `values` aggregations · `binary`, `matching`
-//! vectors with vectors · `subquery` grids of their own · `finish` the result.
+//! vectors with vectors · `info` labels of info series · `subquery` grids of their own · `finish` the result.
 
 mod aggregate;
 pub(crate) mod arithmetic;
@@ -19,6 +19,7 @@ mod decoded;
 mod fetch;
 mod finish;
 mod fold_natives;
+mod info;
 mod latest;
 mod leaf;
 mod matching;
@@ -34,7 +35,7 @@ mod xxh64;
 
 use std::sync::Arc;
 
-use chronolith_storage::{BoxFuture, SeriesSet};
+use chronolith_storage::{BoxFuture, Querier, SeriesSet};
 use chronolith_syntax::ast::{Span, ValueType};
 use hashbrown::HashMap;
 use rayon::ThreadPool;
@@ -101,6 +102,8 @@ pub(crate) struct Executor<'a> {
     pub(crate) decoded: HashMap<usize, Decoded>,
     pub(crate) delayed_name_removal: bool,
     pub(crate) pause: &'a Pause,
+    /// For what cannot be selected before evaluation.
+    pub(crate) querier: &'a dyn Querier,
 }
 
 /// The value of a leaf that is used again.
@@ -187,6 +190,7 @@ impl Executor<'_> {
                 }
                 Op::Call(function, args) => self.vector_call(*function, args, node, scope).await?,
                 Op::Absent(labels, inner) => self.absent(labels, inner, node.grid, scope).await?,
+                Op::Info(info) => self.info(info, scope).await?,
                 Op::Aggregate(aggregate) => self.aggregate(aggregate, node, scope).await?,
                 Op::BinaryVectors(binary) => self.binary_vectors(binary, node, scope).await?,
                 _ => return Err(unexpected(node)),

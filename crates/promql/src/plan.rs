@@ -5,14 +5,15 @@
 //! share one selection and equal leaves one evaluation.
 //!
 //! Map: [`build`] the recursion over the tree · [`calls`] function calls · [`duration`] duration expressions · [`fold`]
-//! constants and what is step-invariant.
+//! constants and what is step-invariant · [`info`] which info series `info()` looks at.
 
 mod build;
 mod calls;
 pub(crate) mod duration;
 mod fold;
+mod info;
 
-use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_model::{Labels, Matcher, TimeRange, Timestamp};
 use chronolith_storage::SelectHints;
 use chronolith_syntax::ast::{AggregateOp, BinaryOp, Grouping, Matching, Span, ValueType};
 
@@ -35,6 +36,8 @@ pub(crate) struct PlanOptions {
     pub(crate) lookback: i64,
     /// The step of subqueries that name none, milliseconds.
     pub(crate) subquery_step: i64,
+    /// Start timestamps count.
+    pub(crate) start_timestamps: bool,
 }
 
 /// A query ready to run.
@@ -50,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) leaf_uses: Vec<usize>,
     /// Everything that is read lies inside; `None` if nothing is.
     pub(crate) range: Option<TimeRange>,
+    /// Start timestamps of samples count.
+    pub(crate) start_timestamps: bool,
 }
 
 /// Series to select.
@@ -107,6 +112,8 @@ pub(crate) enum Op {
     Call(CallFunction, Vec<Node>),
     /// 1 where the vector has no element.
     Absent(Labels, Box<Node>),
+    /// `info(vector, {labels})`
+    Info(Box<Info>),
     /// An aggregation.
     Aggregate(Box<Aggregate>),
     /// Both sides scalar.
@@ -128,10 +135,16 @@ pub(crate) enum CallFunction {
     HistogramQuantile,
     HistogramQuantiles,
     HistogramFraction,
-    Sort { descending: bool },
-    SortByLabel { descending: bool },
+    Sort {
+        descending: bool,
+    },
+    SortByLabel {
+        descending: bool,
+    },
     MaxOf,
     MinOf,
+    /// `start_timestamp` of what has none: evaluates its argument, and has no element.
+    NoStart,
 }
 
 /// A selector with the function over it.
@@ -158,6 +171,10 @@ pub(crate) enum LeafFunction {
     Latest(Instants),
     /// When that sample was, in seconds.
     LatestTimestamp(Instants),
+    /// Since when that sample counts, in seconds; 0 where that is not known.
+    LatestStart(Instants),
+    /// A value on the line between the neighbours within the lookback (`smoothed`).
+    Smoothed(Instants),
     /// A function of windows.
     Range(RangeFunction, Windows),
 }
@@ -166,8 +183,8 @@ impl LeafFunction {
     /// Whether its series lose their metric names.
     pub(crate) const fn drops_name(self) -> bool {
         match self {
-            Self::Latest(_) => false,
-            Self::LatestTimestamp(_) => true,
+            Self::Latest(_) | Self::Smoothed(_) => false,
+            Self::LatestTimestamp(_) | Self::LatestStart(_) => true,
             Self::Range(function, _) => !function.keeps_name(),
         }
     }
@@ -189,6 +206,16 @@ pub(crate) struct Instants {
     pub(crate) lookback: i64,
 }
 
+impl Instants {
+    /// The time looked at by `step`.
+    pub(crate) const fn at(&self, step: usize) -> Timestamp {
+        match self.end {
+            WindowEnd::Offset(offset) => self.grid.time(step).saturating_sub(offset),
+            WindowEnd::Fixed(t) => t,
+        }
+    }
+}
+
 /// A range function over a subquery.
 #[derive(Debug)]
 pub(crate) struct OverSubquery {
@@ -202,6 +229,23 @@ pub(crate) struct OverSubquery {
     pub(crate) inner: Node,
     /// The windows over it.
     pub(crate) windows: Windows,
+}
+
+/// A vector whose series get labels of info series: those with the same identifying labels.
+#[derive(Debug)]
+pub(crate) struct Info {
+    /// What is enriched.
+    pub(crate) base: Node,
+    /// What the names of info series meet.
+    pub(crate) names: Vec<Matcher>,
+    /// What their other labels meet; where there are any, only labels of these names are added.
+    pub(crate) data: Vec<Matcher>,
+    /// When info series are looked at: at the time of the first selector of `base`.
+    pub(crate) instants: Instants,
+    /// The samples that are needed for that.
+    pub(crate) range: TimeRange,
+    /// For storage.
+    pub(crate) hints: SelectHints,
 }
 
 /// An aggregation.

@@ -1,5 +1,6 @@
 //! `chronolith block inspect`, `chronolith block verify` and `chronolith block dump`.
 
+mod beside;
 mod dump;
 mod inspect;
 mod lines;

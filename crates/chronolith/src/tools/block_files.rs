@@ -63,8 +63,10 @@ pub(super) struct Problems {
     pub(super) damage: Vec<Problem>,
     /// Verifying finds [`chronolith_block::PROBLEMS_MAX`] in a block and no more.
     pub(super) damage_count: u64,
-    /// Files of versions that this program does not know.
+    /// Files of versions that this program does not know, or may not read.
     foreign: Vec<Problem>,
+    /// Damaged blocks that were set aside before; they are not looked at.
+    quarantined: Vec<String>,
 }
 
 /// A place in a file.
@@ -90,13 +92,18 @@ impl BlockFiles {
         visible: bool,
     ) -> anyhow::Result<Self> {
         let mut files = Vec::new();
-        let mut directory = None;
+        let (mut directory, mut quarantined) = (None, Vec::new());
         if args.files.is_empty() {
             let blocks = args.tool.data_dir.join("blocks");
-            list(&fs, &args.tool.data_dir, &blocks, args.tenant.as_ref(), &mut files)?;
+            list(&fs, &args.tool.data_dir, &blocks, args.tenant.as_ref(), &mut files, &mut quarantined)?;
             directory = Some(shown(&blocks));
         } else {
             for path in &args.files {
+                ensure!(
+                    !path.is_dir(),
+                    "{} is a directory; name block files, or the data directory with --data-dir",
+                    shown(path)
+                );
                 let file = fs.open(path, OpenMode::Read).map_err(|error| explained(&error.into()))?;
                 let bytes = file.len().map_err(|error| explained(&error.into()))?;
                 files.push(BlockFile { path: path.clone(), bytes, ulid: name(path), tenant: None });
@@ -105,7 +112,8 @@ impl BlockFiles {
         let bytes = files.iter().map(|file| file.bytes).sum();
         let meter = Arc::new(Meter::new(what, bytes, visible));
         let fs = Arc::new(MeteredFs::new(fs, Arc::clone(&meter)));
-        let (cache, problems) = (BlockCache::new(CACHE_BYTES_DEFAULT), Problems::default());
+        let problems = Problems { quarantined, ..Problems::default() };
+        let cache = BlockCache::new(CACHE_BYTES_DEFAULT);
         Ok(Self { fs, meter, cache, files, directory, problems })
     }
 
@@ -165,6 +173,7 @@ fn list(
     blocks: &Path,
     tenant: Option<&TenantId>,
     files: &mut Vec<BlockFile>,
+    quarantined: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     if !fs.exists(blocks)? {
         bail!("{} has no blocks: there is no directory {}", shown(data_dir), shown(blocks));
@@ -191,6 +200,7 @@ fn list(
             }
             Err(error) => return Err(error).context("the blocks cannot be listed"),
         };
+        quarantined.extend(set_aside(&**fs, &dir));
         for name in names {
             let FileName::Block(ulid) = FileName::parse(&name) else { continue };
             ensure!(files.len() < BLOCK_FILES_MAX, "more than {BLOCK_FILES_MAX} blocks; choose a --tenant");
@@ -201,6 +211,14 @@ fn list(
         }
     }
     Ok(())
+}
+
+/// The damaged blocks of a tenant that were set aside; what cannot be listed is none.
+pub(super) fn set_aside(fs: &dyn Fs, tenant_dir: &Path) -> Vec<String> {
+    let dir = tenant_dir.join("quarantine");
+    let names = fs.list(&dir).unwrap_or_default();
+    let blocks = names.iter().filter(|name| matches!(FileName::parse(name), FileName::Block(_)));
+    blocks.map(|name| shown(&dir.join(name))).take(DAMAGE_LISTED_MAX).collect()
 }
 
 /// The block that a file should be by its name.
@@ -248,10 +266,18 @@ impl Problems {
             error: text(error),
         };
         match error {
-            Error::ForeignVersion { .. }
-                if self.foreign.contains(&problem) || self.foreign.len() >= DAMAGE_LISTED_MAX => {}
-            Error::ForeignVersion { .. } => self.foreign.push(problem),
+            // It says nothing of the bytes.
+            Error::Fs(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => {
+                self.unseen(problem)
+            }
+            Error::ForeignVersion { .. } => self.unseen(problem),
             _ => self.add(problem),
+        }
+    }
+
+    fn unseen(&mut self, problem: Problem) {
+        if !self.foreign.contains(&problem) && self.foreign.len() < DAMAGE_LISTED_MAX {
+            self.foreign.push(problem);
         }
     }
 
@@ -299,6 +325,9 @@ impl Problems {
         }
         for problem in &self.foreign {
             out.push_str(&format!("cannot be read: {}\n", problem.error));
+        }
+        for path in &self.quarantined {
+            out.push_str(&format!("set aside before, and not looked at: {path}\n"));
         }
         out
     }

@@ -189,6 +189,14 @@ fn configurations_are_checked() {
     let printed = dir.file("printed.yml", &out);
     assert_eq!(run(&["check", "config", &printed]).0, Some(0));
 
+    // The disk is that of the data directory, or of what it will be made in; `/proc` is a disk of no bytes.
+    let reserve = dir.file("reserve.yml", "storage:\n  disk_reserve: 1KiB\n");
+    let (code, _, error) = run(&["check", "config", &reserve]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let (code, _, error) = run(&["check", "config", &reserve, "--data-dir", "/proc/none/data"]);
+    assert_eq!(code, Some(0));
+    assert!(error.contains("is more than the disk of /proc/none/data has"), "{error}");
+
     for (text, told) in [
         ("storge: {}", "line 1 column 1: unknown field `storge`, expected one of memory, storage, wal"),
         ("storage: {retention: 15}", "storage.retention: \"15\" is not a duration such as 15d"),
@@ -304,6 +312,26 @@ fn scripts_pass_and_fail() {
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("2 evals, 1 passed, 1 failed") && out.contains(&format!("{bad}:4")), "{out}");
     assert_eq!(run(&["test", "promql", "no/such/file"]).0, Some(1));
+}
+
+#[test]
+fn unit_tests_of_rules_pass_or_are_shown() {
+    let dir = Dir::new("rules");
+    let tests = "rule_files: [rules.yml]\ntests:\n- input_series: [{series: up, values: '1x5'}]\n  \
+                 promql_expr_test: [{expr: twice, eval_time: 2m, exp_samples: [{labels: twice, value: 2}]}]\n";
+    dir.file("rules.yml", "groups: [{name: g, rules: [{record: twice, expr: up * 2}]}]");
+    let good = dir.file("good.yml", tests);
+    let (code, out, _) = run(&["test", "rules", &good]);
+    assert_eq!((code, out.as_str()), (Some(0), "1 files, 1 passed, 0 failed\n"));
+    let bad = dir.file("bad.yml", &tests.replace("value: 2", "value: 3"));
+    let (code, out, _) = run(&["test", "rules", &good, &bad]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("twice at 2m\n  expected {__name__=\"twice\"} 3\n  got      {__name__=\"twice\"} 2\n"),
+        "{out}"
+    );
+    let (code, out, _) = run(&["test", "rules", "no/such/file"]);
+    assert!(code == Some(1) && out.contains("ERROR no/such/file: "), "{out}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::{Dir, filled, json, run};
+use crate::cli::{Dir, filled, json, program, run};
 
 #[test]
 fn only_where_there_is_a_directory() {
@@ -49,6 +49,19 @@ fn what_a_killed_server_has_left_becomes_blocks() {
     assert!(out.starts_with("nothing to do\n"), "{out}");
     let (code, out, _) = run(&["block", "verify", "--data-dir", &data]);
     assert_eq!(code, Some(0), "{out}");
+
+    // What cannot be written down is an error; that nobody reads on is none.
+    for args in [["tsdb", "compact"], ["block", "inspect"], ["wal", "inspect"]] {
+        let args = [args[0], args[1], "--data-dir", &data];
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let output = program().args(args).stdout(full).output().expect("the program runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(error.contains("error: standard output: No space left on device"), "{args:?}: {error}");
+        let (_, unread) = std::io::pipe().expect("a pipe");
+        let output = program().args(args).stdout(unread).output().expect("the program runs");
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
+    }
 
     // A damaged block is set aside, and said.
     let blocks = Path::new(&data).join("blocks/anonymous");

@@ -139,6 +139,7 @@ impl Executor<'_> {
                 })?;
                 if delayed { Ok(result) } else { unify(result) }
             }
+            (CallFunction::NoStart, [vector]) => self.vector(vector, scope).await.map(|_| Vec::new()),
             (CallFunction::Sort { descending }, [vector]) => {
                 let mut vector = self.vector(vector, scope).await?;
                 vector.iter_mut().for_each(|series| drop(series.column.take_lane()));

@@ -42,13 +42,14 @@ pub(super) fn values(
     });
 }
 
-/// Gives each step the time of that sample, in seconds.
+/// Gives each step what `value` makes of the time of that sample.
 pub(super) fn times(
     samples: &Samples,
     instants: &Instants,
     stats: bool,
     column: &mut Column,
     counts: &mut [u64],
+    value: impl Fn(i64) -> f64,
 ) {
     let mut natives = Natives::new(samples, stats);
     each(samples, instants, |step, latest| {
@@ -56,7 +57,7 @@ pub(super) fn times(
             Latest::Float(t, _) => (t, 1),
             Latest::Histogram(t, index) => (t, samples_of(&natives.get(index)) as u64),
         };
-        column.set(step, t as f64 / 1_000.0);
+        column.set(step, value(t));
         counts[step] += count;
     });
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use chronolith_model::{Labels, Sample, TimeRange, is_stale};
 use chronolith_storage::{Samples, SeriesBatch, SeriesSet};
-use chronolith_syntax::ast::Span;
+use chronolith_syntax::ast::{RangeMode, Span};
 use rayon::prelude::*;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
-    functions::range::RangeFunction,
+    functions::range::{self, RangeFunction},
     limits::{Interrupt, Ledger, STAGE_EVALUATION},
     plan::{Instants, Leaf, LeafFunction, Node},
     series::{Column, Grid, KernelContext, SeriesColumn, WindowEnd, Windows, native_bytes, samples_of},
@@ -54,6 +54,7 @@ struct Job<'a> {
     interrupt: &'a Interrupt,
     ledger: &'a Ledger,
     delayed_name_removal: bool,
+    start_timestamps: bool,
 }
 
 /// Where a task has the samples of its series from, in their order.
@@ -151,6 +152,7 @@ impl Executor<'_> {
             interrupt: self.interrupt,
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
+            start_timestamps: self.plan.start_timestamps,
         };
         let renames = !self.delayed_name_removal && leaf.function.drops_name();
         let mut unique =
@@ -246,7 +248,7 @@ impl Executor<'_> {
         let LeafFunction::Range(_, windows) = leaf.function else { return Err(super::unexpected(node)) };
         let set = Arc::clone(&self.sets[leaf.selection]);
         let mut result = Vec::new();
-        let mut samples = Samples::default();
+        let (mut samples, mut fresh) = (Samples::default(), Samples::default());
         for start in (0..set.len()).step_by(BATCH_SERIES.start) {
             let indices = start..(start + BATCH_SERIES.start).min(set.len());
             let (batch, copies) = self.fetched(&*set, &indices).await?;
@@ -255,14 +257,18 @@ impl Executor<'_> {
                 self.interrupt.check(STAGE_EVALUATION)?;
                 samples.clear();
                 batch.read(index, &mut samples).map_err(QueryError::Storage)?;
-                let window = windows.start(0)..=windows.end(0);
-                let inside = |t: &i64| window.contains(t) && *t != *window.start();
-                let points: Vec<(i64, f64)> = (samples.timestamps.iter().copied())
-                    .zip(samples.values.iter().copied())
-                    .filter(|(t, v)| inside(t) && !is_stale(*v))
-                    .collect();
                 let mut natives = NativeSamples::of(&samples, false);
-                natives.retain(|t| inside(&t));
+                let points = if windows.mode == RangeMode::Plain {
+                    let window = windows.start(0)..=windows.end(0);
+                    let inside = |t: &i64| window.contains(t) && *t != *window.start();
+                    natives.retain(|t| inside(&t));
+                    (samples.timestamps.iter().copied())
+                        .zip(samples.values.iter().copied())
+                        .filter(|(t, v)| inside(t) && !is_stale(*v))
+                        .collect()
+                } else {
+                    extended(&samples, &mut fresh, &windows)?
+                };
                 if points.is_empty() && natives.times.is_empty() {
                     continue;
                 }
@@ -318,6 +324,9 @@ impl Job<'_> {
                 Source::Decoded(samples) => &samples[place],
                 Source::Batch { batch, keep } => {
                     batch.read(index, &mut scratch).map_err(QueryError::Storage)?;
+                    if !self.start_timestamps {
+                        scratch.starts.clear();
+                    }
                     // A copy without stale markers may be made of it.
                     charged.grow(2 * scratch.memory_bytes())?;
                     if keep {
@@ -342,7 +351,24 @@ impl Job<'_> {
                     latest::values(samples, &instants, self.stats, &mut column, &mut done.samples);
                 }
                 LeafFunction::LatestTimestamp(instants) => {
-                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples);
+                    let seconds = |t| t as f64 / 1_000.0;
+                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples, seconds);
+                }
+                LeafFunction::LatestStart(instants) => {
+                    let start = |t| samples.start_at(t) as f64 / 1_000.0;
+                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples, start);
+                }
+                LeafFunction::Smoothed(Instants { grid, end, lookback }) => {
+                    let natives = NativeSamples::of(samples, self.stats);
+                    let samples = without_stale(samples, &mut fresh);
+                    let windows = Windows { grid, end, range: 0, mode: RangeMode::Smoothed, lookback };
+                    range::smoothed(samples, &windows, column.values_mut());
+                    if !natives.times.is_empty() {
+                        charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
+                        let mut context = self.context(&mut done, &labels);
+                        range::smoothed_natives(samples, &natives, &windows, &mut column, &mut context);
+                        done.notes = context.notes;
+                    }
                 }
                 LeafFunction::Range(function, windows) => {
                     let natives = NativeSamples::of(samples, self.stats);
@@ -380,17 +406,22 @@ impl Job<'_> {
             largest += natives.count_windows(windows, &mut done.samples);
         }
         self.ledger.probe(largest)?;
-        let mut context = KernelContext {
+        let mut context = self.context(done, labels);
+        let windowed = Windowed { function, params: &self.params, samples, natives, windows };
+        let result = windowed.eval(largest, self.interrupt, column, &mut context);
+        done.notes = context.notes;
+        result
+    }
+
+    /// What a kernel is handed about a series; its notes go back to `done`.
+    fn context<'c>(&'c self, done: &mut Done, labels: &'c Labels) -> KernelContext<'c> {
+        KernelContext {
             notes: std::mem::take(&mut done.notes),
             span: self.span,
             args: self.arg_spans,
             labels: Some(labels),
             delayed_name_removal: self.delayed_name_removal,
-        };
-        let windowed = Windowed { function, params: &self.params, samples, natives, windows };
-        let result = windowed.eval(largest, self.interrupt, column, &mut context);
-        done.notes = context.notes;
-        result
+        }
     }
 
     fn named(&self, labels: Labels, column: Column) -> SeriesColumn {
@@ -452,6 +483,19 @@ fn latest(
     }
 }
 
+/// What an extended range selector has of `samples`; for a copy of them there is `fresh`.
+fn extended(
+    samples: &Samples,
+    fresh: &mut Samples,
+    windows: &Windows,
+) -> Result<Vec<(i64, f64)>, QueryError> {
+    if samples.histograms.iter().any(|histogram| !histogram.is_stale()) {
+        let word = if windows.mode == RangeMode::Anchored { "anchored" } else { "smoothed" };
+        return Err(QueryError::Execution(format!("{word} modifier is not supported with histograms")));
+    }
+    Ok(range::extended_points(without_stale(samples, fresh), windows))
+}
+
 /// `samples`, or where there are stale markers among them a copy without those, in `copy`.
 fn without_stale<'a>(samples: &'a Samples, copy: &'a mut Samples) -> &'a Samples {
     if !samples.values.iter().any(|v| is_stale(*v)) {
@@ -461,14 +505,17 @@ fn without_stale<'a>(samples: &'a Samples, copy: &'a mut Samples) -> &'a Samples
     for (t, v) in samples.timestamps.iter().zip(&samples.values).filter(|(_, v)| !is_stale(**v)) {
         copy.push(*t, *v);
     }
+    copy.starts.extend_from_slice(&samples.starts);
     copy
 }
 
-/// Adds to each step of `counts` how many samples its window has; the largest number of them.
+/// Adds to each step of `counts` how many samples its window sees; the largest number of them.
 pub(super) fn count_windows(timestamps: &[i64], windows: &Windows, counts: &mut [u64]) -> usize {
     let (mut low, mut high, mut largest) = (0, 0, 0);
+    let (left, right) = windows.reach();
     for (step, count) in counts.iter_mut().enumerate() {
-        let (start, end) = (windows.start(step), windows.end(step));
+        let (start, end) =
+            (windows.start(step).saturating_sub(left), windows.end(step).saturating_add(right));
         high += timestamps[high..].iter().take_while(|t| **t <= end).count();
         low += timestamps[low..high.max(low)].iter().take_while(|t| **t <= start).count();
         let inside = high - low;

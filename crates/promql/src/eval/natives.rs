@@ -141,8 +141,10 @@ impl NativeSamples {
             sum
         }));
         let (mut low, mut high, mut largest) = (0, 0, 0);
+        let (left, right) = windows.reach();
         for (step, count) in counts.iter_mut().enumerate() {
-            let (start, end) = (windows.start(step), windows.end(step));
+            let (start, end) =
+                (windows.start(step).saturating_sub(left), windows.end(step).saturating_add(right));
             high += self.times[high..].iter().take_while(|t| **t <= end).count();
             low += self.times[low..high.max(low)].iter().take_while(|t| **t <= start).count();
             let inside = sums[high] - sums[low];

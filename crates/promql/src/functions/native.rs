@@ -95,29 +95,51 @@ impl<'a> History<'a> {
 
     /// The change over the samples of `window`, which are all later than `start` and not later than `end`, extrapolated
     /// to these ends where the samples come near enough. Nothing for less than two samples. The result is a gauge.
+    /// A counter that began inside the window, `counted_from` then (0 = not known), stands for no observations there; then
+    /// one sample is enough.
     pub(crate) fn extrapolated(
         &self,
         change: Change,
         window: Range<usize>,
-        start: Timestamp,
-        end: Timestamp,
+        (start, end): (Timestamp, Timestamp),
+        counted_from: Timestamp,
     ) -> Found {
-        if window.len() < 2 {
-            return (None, Findings::default());
-        }
-        let (total, findings) = self.change(change, window.clone());
+        let Some(last) = window.clone().next_back() else { return (None, Findings::default()) };
+        let first = window.start;
+        let began = change.of_counter()
+            && counted_from != 0
+            && counted_from > start
+            && counted_from < self.times[first];
+        let (total, mut findings) = match window.len() {
+            1 if began => (Some(FloatHistogram::clone(&self.histograms[first])), Findings::default()),
+            1 => return (None, Findings::default()),
+            _ => self.change(change, window.clone()),
+        };
         let Some(mut histogram) = total else { return (None, findings) };
-        let (first, last) = (window.start, window.end - 1);
-        let sampled = seconds_between(self.times[first], self.times[last]);
-        let between = sampled / (window.len() - 1) as f64;
+        let mut sampled = seconds_between(self.times[first], self.times[last]);
+        let between = if first < last { sampled / (window.len() - 1) as f64 } else { 0.0 };
+        if began {
+            sampled = seconds_between(counted_from, self.times[last]);
+            if first < last {
+                match histogram.add(&self.histograms[first]) {
+                    Ok(combined) => findings.reconciled_in_addition |= combined.bounds_reconciled,
+                    Err(IncompatibleHistograms) => {
+                        findings.mixed_schemas = true;
+                        return (None, findings);
+                    }
+                }
+            }
+        }
         let mut to_start = seconds_between(start, self.times[first]);
         let mut to_end = seconds_between(self.times[last], end);
         let near = between * 1.1;
-        if to_start >= near {
+        if began {
+            to_start = 0.0;
+        } else if to_start >= near {
             to_start = between / 2.0;
         }
         let count = self.histograms[first].count();
-        if change.of_counter() && histogram.count() > 0.0 && count >= 0.0 {
+        if !began && change.of_counter() && histogram.count() > 0.0 && count >= 0.0 {
             // The count was zero some time ago at this slope.
             let to_zero = sampled * (count / histogram.count());
             if to_zero < to_start {

@@ -5,20 +5,23 @@
 //! trace. Where the order of additions shows in the last bits, windows are computed in Prometheus' order as long as
 //! that costs little ([`sums`], [`spread`], [`trend`] say when it does not, and what then holds).
 //!
-//! Map: `bounds` windows as index ranges · `both` windows with histograms · `two_stack` sliding folds · `rate` counters and differences · `sums` sum
+//! Map: `bounds` windows as index ranges · `both` windows with histograms · `two_stack` sliding folds · `rate` counters
+//! and differences · `extended` windows that are anchored or smoothed · `starts` counters whose start is known · `sums` sum
 //! and avg · `extremes` min and max · `spread` variances and quantiles · `trend` regressions and smoothing.
 
 mod both;
 mod bounds;
+mod extended;
 mod extremes;
 mod rate;
 mod spread;
+mod starts;
 mod sums;
 mod trend;
 mod two_stack;
 
 use chronolith_storage::Samples;
-use chronolith_syntax::ast::Span;
+use chronolith_syntax::ast::{RangeMode, Span};
 
 use self::bounds::Bounds;
 use crate::{
@@ -160,6 +163,11 @@ pub(crate) fn eval(
     context: &mut KernelContext<'_>,
 ) -> Result<(), QueryError> {
     debug_assert_eq!(windows.grid.count, out.len());
+    if windows.mode != RangeMode::Plain {
+        extended::eval(function, samples, natives, windows, out, context);
+        note_counters(function, out, context);
+        return Ok(());
+    }
     let mut bounds = Vec::new();
     bounds::find(&samples.timestamps, windows, &mut bounds);
     let input = Input { times: &samples.timestamps, values: &samples.values, windows, bounds: &bounds };
@@ -169,15 +177,28 @@ pub(crate) fn eval(
     }
     // Wrong parameters are told in any case.
     if !no_floats || function == RangeFunction::DoubleExponentialSmoothing {
-        apply(function, params, &input, out.values_mut(), context)?;
+        let started = !samples.starts.is_empty()
+            && starts::eval(function, &input, &samples.starts, out.values_mut(), context);
+        if !started {
+            apply(function, params, &input, out.values_mut(), context)?;
+        }
     }
     if !natives.times.is_empty() {
-        both::apply(function, &input, natives, out, context);
+        both::apply(function, &input, natives, &samples.starts, out, context);
     }
+    note_counters(function, out, context);
+    Ok(())
+}
+
+/// The samples of an extended range selector as it is, at the top of an instant query.
+pub(crate) use extended::points as extended_points;
+/// The value of a `smoothed` instant selector at each step, where it has one: the end of a window is when it looks.
+pub(crate) use extended::{instants as smoothed, smoothed_natives};
+
+fn note_counters(function: RangeFunction, out: &Column, context: &mut KernelContext<'_>) {
     if matches!(function, RangeFunction::Rate | RangeFunction::Increase) {
         note_non_counter(out, context);
     }
-    Ok(())
 }
 
 fn apply(

@@ -42,7 +42,8 @@ pub(crate) fn plan(expr: &Expr, options: PlanOptions) -> Result<Plan, QueryError
     };
     let root = builder.node(expr, options.grid, None)?;
     let Builder { selections, selection_leaves, leaf_uses, range, .. } = builder;
-    Ok(Plan { root, selections, selection_leaves, leaf_uses, range })
+    let start_timestamps = options.start_timestamps;
+    Ok(Plan { root, selections, selection_leaves, leaf_uses, range, start_timestamps })
 }
 
 pub(super) struct Builder {
@@ -80,8 +81,22 @@ struct LeafKey {
 pub(super) struct Target {
     pub(super) end: WindowEnd,
     /// Times of the first and last step looked at.
-    first: i64,
-    last: i64,
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+impl Target {
+    /// At `fixed`, or at the steps of `grid`; `offset` milliseconds before that.
+    pub(super) fn new(fixed: Option<i64>, offset: i64, grid: Grid) -> Self {
+        match fixed.map(|t| t.saturating_sub(offset)) {
+            Some(t) => Self { end: WindowEnd::Fixed(t), first: t, last: t },
+            None => Self {
+                end: WindowEnd::Offset(offset),
+                first: grid.start.saturating_sub(offset),
+                last: grid.end().saturating_sub(offset),
+            },
+        }
+    }
 }
 
 impl Builder {
@@ -127,7 +142,12 @@ impl Builder {
             ExprKind::Vector(selector) => {
                 let (instants, mut read) = self.instants(selector, grid)?;
                 read.1.function = function;
-                let function = LeafFunction::Latest(instants);
+                let function = if selector.mode == RangeMode::Smoothed {
+                    read.0.max = read.0.max.saturating_add(instants.lookback);
+                    LeafFunction::Smoothed(instants)
+                } else {
+                    LeafFunction::Latest(instants)
+                };
                 Op::Leaf(self.leaf(selector, read, function, Vec::new(), Vec::new())?)
             }
             ExprKind::Matrix(matrix) => {
@@ -242,9 +262,7 @@ impl Builder {
     }
 
     fn selection(&mut self, selector: &VectorSelector, range: TimeRange, hints: SelectHints) -> usize {
-        if range.min <= range.max {
-            self.range = Some(hull(self.range, range));
-        }
+        self.reads(range);
         let key = (selector.matchers.clone(), range);
         if let Some(known) = self.by_request.get(&key) {
             return *known;
@@ -263,9 +281,6 @@ impl Builder {
         selector: &VectorSelector,
         grid: Grid,
     ) -> Result<(Instants, (TimeRange, SelectHints)), QueryError> {
-        if selector.mode == RangeMode::Smoothed {
-            return Err(QueryError::Execution("smoothed selectors are not supported yet".to_owned()));
-        }
         let lookback = self.options.lookback;
         let target = self.target(selector.at, selector.offset.as_ref(), grid)?;
         let range = TimeRange::new(target.first.saturating_sub(lookback).saturating_add(1), target.last);
@@ -280,10 +295,6 @@ impl Builder {
         grid: Grid,
     ) -> Result<(Windows, (TimeRange, SelectHints)), QueryError> {
         let mode = matrix.selector.mode;
-        if mode != RangeMode::Plain {
-            let word = if mode == RangeMode::Anchored { "anchored" } else { "smoothed" };
-            return Err(QueryError::Execution(format!("{word} selectors are not supported yet")));
-        }
         let range = resolve(&matrix.range, self.durations, false)?;
         let target = self.target(matrix.selector.at, matrix.selector.offset.as_ref(), grid)?;
         let windows = Windows { grid, end: target.end, range, mode, lookback: self.options.lookback };
@@ -323,20 +334,28 @@ impl Builder {
         offset: Option<&ast::DurationExpr>,
         grid: Grid,
     ) -> Result<Target, QueryError> {
-        let offset = offset.map_or(Ok(0), |offset| resolve(offset, self.durations, true))?;
-        let fixed = match at {
-            Some(At::Timestamp(t)) => Some(t),
-            Some(At::Start) => Some(self.options.grid.start),
-            Some(At::End) => Some(self.options.end),
-            None => None,
-        };
-        Ok(match fixed.map(|t| t.saturating_sub(offset)) {
-            Some(t) => Target { end: WindowEnd::Fixed(t), first: t, last: t },
-            None => Target {
-                end: WindowEnd::Offset(offset),
-                first: grid.start.saturating_sub(offset),
-                last: grid.end().saturating_sub(offset),
-            },
-        })
+        let offset = self.offset(offset)?;
+        Ok(Target::new(self.fixed(at), offset, grid))
+    }
+
+    /// The milliseconds of an `offset`.
+    pub(super) fn offset(&self, offset: Option<&ast::DurationExpr>) -> Result<i64, QueryError> {
+        offset.map_or(Ok(0), |offset| resolve(offset, self.durations, true))
+    }
+
+    /// The time that `@` stands for.
+    pub(super) fn fixed(&self, at: Option<At>) -> Option<i64> {
+        match at? {
+            At::Timestamp(t) => Some(t),
+            At::Start => Some(self.options.grid.start),
+            At::End => Some(self.options.end),
+        }
+    }
+
+    /// Widens what the query reads by `range`.
+    pub(super) fn reads(&mut self, range: TimeRange) {
+        if range.min <= range.max {
+            self.range = Some(hull(self.range, range));
+        }
     }
 }

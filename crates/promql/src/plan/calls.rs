@@ -1,7 +1,7 @@
 //! Function calls.
 
 use chronolith_model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
-use chronolith_syntax::ast::{Call, Expr, ExprKind, Span, ValueType};
+use chronolith_syntax::ast::{Call, Expr, ExprKind, RangeMode, Span, ValueType};
 
 use super::{
     CallFunction, LeafFunction, Node, Op, OverSubquery,
@@ -49,7 +49,8 @@ impl Builder {
                 let inner = self.range_call(RangeFunction::Last, call, span, grid)?;
                 Op::Absent(absent_labels(&call.args[0]), Box::new(node(inner)))
             }
-            "timestamp" => return self.timestamp(call, span, grid),
+            "timestamp" | "start_timestamp" => return self.timestamp(call, span, grid),
+            "info" => self.info(call, grid)?,
             _ => {
                 if let Some(function) = RangeFunction::from_name(name) {
                     self.range_call(function, call, span, grid)?
@@ -87,15 +88,24 @@ impl Builder {
         Ok(Op::Instant(function, Box::new(vector), args.collect()))
     }
 
-    /// `timestamp` of a selector is a leaf of its own; of anything else, the evaluation time.
+    /// `timestamp` of a selector is a leaf of its own; of anything else, the evaluation time. `start_timestamp` alike,
+    /// but of anything else, and where start timestamps do not count, there is none.
     fn timestamp(&mut self, call: &Call, span: Span, grid: Grid) -> Result<Node, QueryError> {
         let arg = unparen(&call.args[0]);
-        let op = if let ExprKind::Vector(selector) = &arg.kind {
+        let start = call.function.name == "start_timestamp";
+        let op = if start && !self.options.start_timestamps {
+            Op::Call(CallFunction::NoStart, self.args(call, grid)?)
+        } else if let ExprKind::Vector(selector) = &arg.kind {
             let (instants, read) = self.instants(selector, grid)?;
-            let function = LeafFunction::LatestTimestamp(instants);
+            let function = if start {
+                LeafFunction::LatestStart(instants)
+            } else {
+                LeafFunction::LatestTimestamp(instants)
+            };
             Op::Leaf(self.leaf(selector, read, function, Vec::new(), vec![arg.span])?)
         } else {
-            Op::Call(CallFunction::Timestamp, self.args(call, grid)?)
+            let function = if start { CallFunction::NoStart } else { CallFunction::Timestamp };
+            Op::Call(function, self.args(call, grid)?)
         };
         Ok(Node { op, grid, span, kind: ValueType::Vector })
     }
@@ -124,6 +134,7 @@ impl Builder {
         let arg_spans = call.args.iter().map(|arg| arg_span(unparen(arg))).collect();
         match matrix.map(|arg| &arg.kind) {
             Some(ExprKind::Matrix(matrix)) => {
+                check_mode(matrix.selector.mode, call.function.name)?;
                 let (windows, mut read) = self.matrix_windows(matrix, grid)?;
                 read.1.function = Some(call.function.name);
                 let function = LeafFunction::Range(function, windows);
@@ -139,6 +150,22 @@ impl Builder {
             ))),
         }
     }
+}
+
+/// Refuses functions for which samples outside of the window have no meaning.
+fn check_mode(mode: RangeMode, function: &str) -> Result<(), QueryError> {
+    let (word, allowed): (_, &[&str]) = match mode {
+        RangeMode::Plain => return Ok(()),
+        RangeMode::Anchored => ("anchored", &["changes", "delta", "increase", "rate", "resets"]),
+        RangeMode::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
+    };
+    if allowed.contains(&function) {
+        return Ok(());
+    }
+    let allowed = allowed.join(", ");
+    Err(QueryError::Execution(format!(
+        "{word} modifier can only be used with: {allowed} - not with {function}"
+    )))
 }
 
 fn call_function(name: &str) -> Result<CallFunction, QueryError> {

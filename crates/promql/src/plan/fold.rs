@@ -3,7 +3,7 @@
 use chronolith_syntax::ast::{Expr, ExprKind};
 
 /// Functions that depend on the evaluation time even if their arguments do not.
-const TIME_DEPENDENT: [&str; 12] = [
+const TIME_DEPENDENT: [&str; 11] = [
     "days_in_month",
     "day_of_month",
     "day_of_week",
@@ -12,7 +12,6 @@ const TIME_DEPENDENT: [&str; 12] = [
     "minute",
     "month",
     "predict_linear",
-    "start_timestamp",
     "time",
     "timestamp",
     "year",

@@ -238,17 +238,20 @@ impl Querier for StuckQuerier {
 fn cancellation_reaches_storage() {
     let storage = Stuck(Arc::new(()));
     let engine = Engine::new(options());
-    let cancel = CancelToken::default();
-    let token = cancel.clone();
-    let query = Query { cancel, ..Query::instant("m", 0) };
-    let canceler = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(50));
-        token.cancel();
-    });
-    let result = block_on(engine.run(&storage, &query));
-    canceler.join().unwrap();
-    assert!(matches!(result, Err(QueryError::Canceled(_))), "{result:?}");
-    assert_eq!(Arc::strong_count(&storage.0), 1, "what waited in storage is dropped");
+    // The second selects while it is evaluated.
+    for text in ["m", "info(label_replace(vector(1), \"job\", \"a\", \"\", \"\"))"] {
+        let cancel = CancelToken::default();
+        let token = cancel.clone();
+        let query = Query { cancel, ..Query::instant(text, 0) };
+        let canceler = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            token.cancel();
+        });
+        let result = block_on(engine.run(&storage, &query));
+        canceler.join().unwrap();
+        assert!(matches!(result, Err(QueryError::Canceled(_))), "{text}: {result:?}");
+        assert_eq!(Arc::strong_count(&storage.0), 1, "what waited in storage is dropped");
+    }
 }
 
 #[test]

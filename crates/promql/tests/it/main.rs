@@ -1,7 +1,9 @@
 //! The engine over the in-memory storage.
 
 mod dsl;
+mod extended;
 mod golden;
+mod info;
 mod limits;
 mod matching;
 mod names;

@@ -132,6 +132,7 @@ fn the_same_bits_for_any_number_of_threads() {
         "stddev by (g) (delta(m[3m]) * 1.1)",
         "topk by (g) (3, m)",
         "quantile by (g) (0.3, m)",
+        "sum(rate(m[2m] smoothed)) + sum(increase(m[100s] anchored)) + sum(m offset 7s smoothed)",
         "avg_over_time(sum by (g) (m)[5m:30s])",
         "m > 0 and on(i) m offset 1m < 0",
         "max(abs(-m)) + count(m)",
@@ -168,6 +169,9 @@ fn steps_are_what_instant_queries_give() {
         "m{g=\"1\"} - on(i) m{g=\"1\"} offset 20s",
         "avg_over_time(m{g=\"2\"}[1m:7s])",
         "quantile_over_time(0.9, m{g=\"3\"}[3m])",
+        "rate(m{g=\"1\"}[20s] anchored)",
+        "delta(m{g=\"2\"}[1m] smoothed)",
+        "m{g=\"3\"} offset 4s smoothed",
         "absent(m > 1e30)",
     ] {
         let range = world.run(&Query::range(text, 100_000, 900_000, 40_000)).unwrap();

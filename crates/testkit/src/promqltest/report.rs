@@ -43,8 +43,6 @@ pub struct Failure {
 pub enum Cause {
     /// The query did not parse.
     Parse,
-    /// The query selects a series with start timestamps, which storage does not hold.
-    StartTimestamps,
     /// The query gave another result than expected.
     Result,
 }
@@ -53,7 +51,6 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Parse => "parse",
-            Self::StartTimestamps => "start timestamps",
             Self::Result => "result",
         })
     }

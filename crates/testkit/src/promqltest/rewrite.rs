@@ -87,31 +87,6 @@ fn node_bound(node: &DurationNode) -> bool {
     }
 }
 
-/// Whether some of it is about another time than that of the evaluation.
-pub(super) fn looks_elsewhere(expr: &Expr) -> bool {
-    let mut elsewhere = false;
-    visit(expr, &mut |expr| {
-        elsewhere |= match &expr.kind {
-            ExprKind::Vector(selector) => selector.at.is_some() || selector.offset.is_some(),
-            ExprKind::Matrix(matrix) => matrix.selector.at.is_some() || matrix.selector.offset.is_some(),
-            ExprKind::Subquery(subquery) => subquery.at.is_some() || subquery.offset.is_some(),
-            _ => false,
-        };
-    });
-    elsewhere
-}
-
-/// The selectors of an expression.
-pub(super) fn selectors(expr: &Expr) -> Vec<&VectorSelector> {
-    let mut found = Vec::new();
-    visit(expr, &mut |expr| match &expr.kind {
-        ExprKind::Vector(selector) => found.push(selector),
-        ExprKind::Matrix(matrix) => found.push(&matrix.selector),
-        _ => {}
-    });
-    found
-}
-
 /// `expr` with `@ time` at each selector and subquery that has no `@ <time>` and is not inside a pinned subquery.
 pub(super) fn pin(expr: &Expr, time: Timestamp) -> Expr {
     let mut pinned = expr.clone();

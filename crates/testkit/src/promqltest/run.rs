@@ -7,14 +7,13 @@ use std::{
     time::Duration,
 };
 
-use chronolith_model::{FloatHistogram, HistogramSample, Labels, MatchOp, Matcher, Sample, TenantId};
+use chronolith_model::{FloatHistogram, HistogramSample, Labels, Sample, TenantId};
 use chronolith_promql::{Engine, EngineOptions, Query, QueryError, QueryResult};
 use chronolith_storage::{
     Appender, LabelFault, LabelSource, RejectReason, SeriesEntry, SeriesKey, StorageError, WriteBatch,
     memory::MemoryStorage,
 };
 use chronolith_syntax::{ParseOptions, ast::Expr, parse};
-use regex_automata::meta::Regex;
 
 use super::{
     check::{check_annotations, check_instant, check_range, check_range_at},
@@ -22,7 +21,7 @@ use super::{
     report::{Cause, EvalOutcome, Failure, Report},
     rewrite::{self, Facts},
     script::{Command, Eval, EvalTime, Load, ScriptError, ScriptProblem, parse_script},
-    series::{SeriesLine, SeriesValue},
+    series::{SeriesLine, SeriesValue, StartLine},
 };
 
 /// How scripts are run.
@@ -44,6 +43,7 @@ impl Default for Options {
             subquery_step: Duration::from_secs(60),
             parse: ParseOptions::all(),
             delayed_name_removal: true,
+            use_start_timestamps: true,
             ..EngineOptions::default()
         };
         Self { engine, reruns: Reruns::All }
@@ -106,21 +106,11 @@ pub fn run_text(name: &str, text: &str, options: &Options) -> Report {
     report
 }
 
-/// An engine, its storage, and what the storage could not take.
+/// An engine and its storage.
 struct Runner {
     engine: Engine,
     reruns: Reruns,
     storage: MemoryStorage,
-    /// Series that were loaded in part or not at all.
-    incomplete: Vec<Incomplete>,
-}
-
-/// What storage could not take of a series.
-struct Incomplete {
-    labels: Labels,
-    cause: Cause,
-    /// Time of the first sample that is missing or lacks its start, milliseconds.
-    since: i64,
 }
 
 impl Runner {
@@ -129,13 +119,11 @@ impl Runner {
             engine: Engine::new(options.engine.clone()),
             reruns: options.reruns,
             storage: MemoryStorage::default(),
-            incomplete: Vec::new(),
         }
     }
 
     fn clear(&mut self) {
         self.storage = MemoryStorage::default();
-        self.incomplete.clear();
     }
 
     fn load(&mut self, load: &Load) -> Result<(), ScriptProblem> {
@@ -150,11 +138,7 @@ impl Runner {
             .chain(custom.iter().map(|series| (series, None)))
         {
             let key = hasher.key(series.labels.to_string().as_bytes());
-            batch.add(key, series, 0, load.step).map_err(|error| refused(&error))?;
-            if starts.is_some() {
-                let labels = series.labels.clone();
-                self.incomplete.push(Incomplete { labels, cause: Cause::StartTimestamps, since: 0 });
-            }
+            batch.add_started(key, series, starts, 0, load.step).map_err(|error| refused(&error))?;
         }
         let Batch { entries, samples, histograms, labels } = batch;
         let labels = LabelList(labels);
@@ -170,7 +154,7 @@ impl Runner {
     fn eval(&self, eval: &Eval) -> Result<(), Failure> {
         let expr = parse(&eval.expr, &self.engine.options().parse)
             .map_err(|error| Failure { cause: Cause::Parse, detail: error.to_string() })?;
-        self.eval_all(eval, &expr).map_err(|detail| Failure { cause: self.cause(&expr, eval.time), detail })
+        self.eval_all(eval, &expr).map_err(|detail| Failure { cause: Cause::Result, detail })
     }
 
     /// The query as written, then in the other ways.
@@ -244,25 +228,12 @@ impl Runner {
             },
         )
     }
+}
 
-    /// Why a failed query failed, as far as its selectors and times show: a series that lacks something at or before
-    /// the latest time the query looks at. Without a look into the future that is a minute after its last step, for the
-    /// re-runs.
-    fn cause(&self, expr: &Expr, time: EvalTime) -> Cause {
-        let latest = match time {
-            _ if rewrite::looks_elsewhere(expr) => i64::MAX,
-            EvalTime::Instant(time) => time.saturating_add(60_000),
-            EvalTime::Range(grid) => grid.end,
-        };
-        let selectors = rewrite::selectors(expr);
-        let selected = |labels: &Labels| {
-            selectors.iter().any(|selector| selector.matchers.iter().all(|matcher| accepts(matcher, labels)))
-        };
-        self.incomplete
-            .iter()
-            .find(|series| series.since <= latest && selected(&series.labels))
-            .map_or(Cause::Result, |series| series.cause)
-    }
+/// The start timestamp of the sample at `place`, which is at `timestamp`; 0 where none is given.
+fn start_of(starts: Option<&StartLine>, place: usize, timestamp: i64) -> i64 {
+    let offset = starts.and_then(|starts| starts.offsets.get(place).copied().flatten());
+    offset.map_or(0, |offset| timestamp.saturating_add(offset))
 }
 
 /// The labels of the series of a [`Batch`].
@@ -297,8 +268,21 @@ impl Batch {
         start: i64,
         step: i64,
     ) -> Result<(), TryFromIntError> {
-        let mut floats: Option<bool> = None;
-        for (timestamp, value) in (0..).map(|i| start + i * step).zip(&series.values) {
+        self.add_started(key, series, None, start, step)
+    }
+
+    /// The same with the start timestamps of its samples: a run has one.
+    pub(crate) fn add_started(
+        &mut self,
+        key: SeriesKey,
+        series: &SeriesLine,
+        starts: Option<&StartLine>,
+        start: i64,
+        step: i64,
+    ) -> Result<(), TryFromIntError> {
+        let mut run: Option<(bool, i64)> = None;
+        for (place, value) in series.values.iter().enumerate() {
+            let timestamp = start + place as i64 * step;
             let (samples, histograms) =
                 (u32::try_from(self.samples.len())?, u32::try_from(self.histograms.len())?);
             let float = match value {
@@ -313,10 +297,12 @@ impl Batch {
                     false
                 }
             };
-            if floats != Some(float) {
-                floats = Some(float);
+            let start_timestamp = start_of(starts, place, timestamp);
+            if run != Some((float, start_timestamp)) {
+                run = Some((float, start_timestamp));
                 let mut entry = SeriesEntry::of_samples(key, samples..samples);
                 entry.histograms = histograms..histograms;
+                entry.start_timestamp = start_timestamp;
                 self.entries.push(entry);
                 self.labels.push(series.labels.clone());
             }
@@ -326,16 +312,5 @@ impl Batch {
             }
         }
         Ok(())
-    }
-}
-
-fn accepts(matcher: &Matcher, labels: &Labels) -> bool {
-    let value = labels.get(&matcher.name).unwrap_or("");
-    let regex = || Regex::new(&format!("^(?s:{})$", matcher.value)).is_ok_and(|regex| regex.is_match(value));
-    match matcher.op {
-        MatchOp::Equal => value == matcher.value,
-        MatchOp::NotEqual => value != matcher.value,
-        MatchOp::Regex => regex(),
-        MatchOp::NotRegex => !regex(),
     }
 }

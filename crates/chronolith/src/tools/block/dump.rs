@@ -1,13 +1,15 @@
 //! Printing samples.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use anyhow::Context as _;
 use chronolith_block::{Block, BlockMeta, SeriesReader, SeriesSamples};
-use chronolith_model::{Labels, TimeRange};
+use chronolith_model::{Labels, MetricMetadata, TimeRange};
 
 use super::super::block_files::{BlockFile, BlockFiles, Problems};
 use super::super::selector::Selector;
+use super::beside::Beside;
 use super::lines;
 
 /// Series whose labels are in memory at a time.
@@ -21,6 +23,8 @@ pub(super) struct Dump<W> {
     json: bool,
     out: W,
     line: String,
+    /// Of the metrics of the block none of whose series has been printed.
+    metadata: HashMap<String, MetricMetadata>,
 }
 
 /// Why a dump has ended early.
@@ -47,7 +51,7 @@ impl<W: Write> Dump<W> {
         json: bool,
         out: W,
     ) -> Self {
-        Self { files, series, range, json, out, line: String::new() }
+        Self { files, series, range, json, out, line: String::new(), metadata: HashMap::new() }
     }
 
     /// Prints all. What could not be read is answered.
@@ -90,6 +94,13 @@ impl<W: Write> Dump<W> {
         if !self.json {
             writeln!(self.out, "# block {} of tenant {}", meta.spec.ulid, meta.spec.tenant)?;
         }
+        match block.metadata() {
+            Ok(known) => self.metadata = known.into_iter().map(|of| (of.metric.clone(), of)).collect(),
+            Err(error) => {
+                self.metadata.clear();
+                self.files.problems.note(&file.path, &error);
+            }
+        }
         let mut reader = block.reader();
         let mut ids = Vec::with_capacity(BATCH_SERIES);
         for id in selected.iter() {
@@ -118,11 +129,23 @@ impl<W: Write> Dump<W> {
             }
         };
         let mut samples = SeriesSamples::default();
+        let mut exemplars = match block.exemplars(&ids.iter().copied().collect(), self.range) {
+            Ok(exemplars) => exemplars.into_iter().collect(),
+            Err(error) => {
+                self.files.problems.note(&file.path, &error);
+                HashMap::new()
+            }
+        };
         for (id, labels) in ids.iter().zip(&labels) {
             samples.clear();
+            let exemplars = exemplars.remove(id).unwrap_or_default();
             match reader.read(*id, self.range, &mut samples) {
-                Ok(()) if samples.is_empty() => {}
-                Ok(()) => self.print(block, labels, &samples)?,
+                Ok(()) if samples.is_empty() && exemplars.is_empty() => {}
+                Ok(()) => {
+                    let metadata = labels.metric_name().and_then(|metric| self.metadata.remove(metric));
+                    let beside = Beside { exemplars: &exemplars, metadata: metadata.as_ref() };
+                    self.print(block, labels, &samples, beside)?;
+                }
                 // The other series may be whole.
                 Err(error) => self.files.problems.note(&file.path, &error),
             }
@@ -130,9 +153,15 @@ impl<W: Write> Dump<W> {
         Ok(())
     }
 
-    fn print(&mut self, block: &Block, labels: &Labels, samples: &SeriesSamples) -> Result<(), Stop> {
+    fn print(
+        &mut self,
+        block: &Block,
+        labels: &Labels,
+        samples: &SeriesSamples,
+        beside: Beside<'_>,
+    ) -> Result<(), Stop> {
         if self.json {
-            let line = lines::Json::new(block.meta(), labels, samples);
+            let line = lines::Json::new(block.meta(), labels, samples, beside);
             serde_json::to_writer(&mut self.out, &line).map_err(|error| match error.io_error_kind() {
                 Some(kind) => Stop::from(io::Error::from(kind)),
                 None => Stop::Failed(anyhow::Error::new(error)),
@@ -140,7 +169,10 @@ impl<W: Write> Dump<W> {
             return Ok(self.out.write_all(b"\n")?);
         }
         self.line.clear();
+        let failed = |error: std::fmt::Error| Stop::Failed(error.into());
+        beside.text_before(&mut self.line).map_err(failed)?;
         lines::text(labels, samples, &mut self.line).context("cannot write a line").map_err(Stop::Failed)?;
+        beside.text_behind(labels, &mut self.line).map_err(failed)?;
         Ok(self.out.write_all(self.line.as_bytes())?)
     }
 }

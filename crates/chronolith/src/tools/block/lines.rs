@@ -9,6 +9,8 @@ use chronolith_model::{Histogram, Labels, METRIC_NAME, STALE_NAN_BITS, float};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
+use super::beside::{Beside, JsonExemplar, JsonMetadata};
+
 /// Bits of the NaN that Prometheus writes for a missing value.
 const NAN_BITS: u64 = 0x7ff8_0000_0000_0001;
 
@@ -25,12 +27,17 @@ pub(super) struct Json<'a> {
     /// Pairs: since when samples have it, and the start of counting.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     start_timestamps: Vec<(i64, i64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exemplars: Vec<JsonExemplar<'a>>,
+    /// With the first series of a metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<JsonMetadata<'a>>,
     block: String,
     tenant: &'a str,
 }
 
 #[derive(Debug)]
-struct LabelMap<'a>(&'a Labels);
+pub(super) struct LabelMap<'a>(pub(super) &'a Labels);
 
 impl Serialize for LabelMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -44,7 +51,7 @@ impl Serialize for LabelMap<'_> {
 
 /// A float, as a text where JSON has no number: `NaN` (the usual one), `StaleNaN`, `NaN(bits)`, `+Inf`, `-Inf`.
 #[derive(Clone, Copy, Debug)]
-struct Number(f64);
+pub(super) struct Number(pub(super) f64);
 
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -120,7 +127,12 @@ impl<'a> JsonHistogram<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn new(meta: &'a BlockMeta, labels: &'a Labels, samples: &'a SeriesSamples) -> Self {
+    pub(super) fn new(
+        meta: &'a BlockMeta,
+        labels: &'a Labels,
+        samples: &'a SeriesSamples,
+        beside: Beside<'a>,
+    ) -> Self {
         Self {
             metric: LabelMap(labels),
             values: samples.values.iter().copied().map(Number).collect(),
@@ -128,6 +140,8 @@ impl<'a> Json<'a> {
             histograms: samples.histograms.iter().map(JsonHistogram::new).collect(),
             histogram_timestamps: &samples.histogram_timestamps,
             start_timestamps: samples.starts.iter().map(|step| (step.since, step.start)).collect(),
+            exemplars: beside.exemplars(),
+            metadata: beside.metadata(),
             block: meta.spec.ulid.to_string(),
             tenant: meta.spec.tenant.as_str(),
         }
@@ -160,7 +174,7 @@ pub(super) fn text(labels: &Labels, samples: &SeriesSamples, out: &mut String) -
 }
 
 /// Writes a series as the text format does; names beyond its old alphabet stand in quotes.
-fn write_series(labels: &Labels, out: &mut String) -> fmt::Result {
+pub(super) fn write_series(labels: &Labels, out: &mut String) -> fmt::Result {
     let name = labels.metric_name().unwrap_or_default();
     // A colon is for metric names alone.
     let plain = is_legacy_label_name(&name.replace(':', "_"));
@@ -192,7 +206,7 @@ fn write_series(labels: &Labels, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn write_quoted(text: &str, out: &mut String) {
+pub(super) fn write_quoted(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {
@@ -268,7 +282,8 @@ mod tests {
         samples.histogram_timestamps.push(2000);
         samples.histograms.push(histogram());
         samples.starts.push(StartTimestamp { since: 1002, start: -7 });
-        let line = serde_json::to_string(&Json::new(&meta, &labels, &samples)).expect("JSON");
+        let line =
+            serde_json::to_string(&Json::new(&meta, &labels, &samples, Beside::default())).expect("JSON");
         assert_eq!(
             line,
             concat!(

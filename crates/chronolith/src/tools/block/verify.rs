@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::block_files::{BlockFiles, Problems};
 use super::super::format::{bytes, count};
-use super::super::shown;
+use super::super::{Verdict, shown};
 
 /// What a verification has found.
 #[derive(Debug, Serialize)]
@@ -109,6 +109,9 @@ impl Report {
             count(histograms, "histogram"),
         );
         out.push_str(&match self.problems.damage_count {
+            0 if self.problems.seen() != Verdict::Clean => {
+                format!("not all can be looked at; clean: {read}\n")
+            }
             0 => format!("clean: {read}\n"),
             n => format!(
                 "damaged: {} in {}; read: {read}\n",

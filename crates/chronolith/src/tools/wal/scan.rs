@@ -209,7 +209,7 @@ impl<'a> Scan<'a> {
         totals: &mut Totals,
     ) -> anyhow::Result<()> {
         let stream = match record_type {
-            RecordType::Series | RecordType::Floor => Stream::Definitions,
+            RecordType::Series | RecordType::Floor | RecordType::Metadata => Stream::Definitions,
             RecordType::Samples | RecordType::Histograms | RecordType::Starts | RecordType::Exemplars => {
                 Stream::Samples
             }
@@ -225,7 +225,7 @@ impl<'a> Scan<'a> {
         *last = info.seq;
         match record_type {
             RecordType::Series => self.define(segment, entry),
-            RecordType::Floor => Ok(()),
+            RecordType::Floor | RecordType::Metadata => Ok(()),
             _ => self.samples(segment, entry, info, record_type, count, totals),
         }
     }

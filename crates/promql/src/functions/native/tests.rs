@@ -20,7 +20,7 @@ fn change(change: Change, literals: &[&str]) -> (Option<String>, Findings) {
         _ => History::of_counter(&times, &histograms, |_| false),
     };
     let end = times[times.len() - 1];
-    let (found, findings) = history.extrapolated(change, 0..times.len(), 0, end);
+    let (found, findings) = history.extrapolated(change, 0..times.len(), (0, end), 0);
     (found.map(|native| native.to_literal()), findings)
 }
 
@@ -124,7 +124,7 @@ fn only_resets_of_the_window_count() {
     ]);
     let history = History::of_counter(&times, &histograms, |_| false);
     let count = |window: Range<usize>, start, end| {
-        history.extrapolated(Change::Increase, window, start, end).0.map(|native| native.count())
+        history.extrapolated(Change::Increase, window, (start, end), 0).0.map(|native| native.count())
     };
     assert_eq!(count(1..3, 60_000, 120_000), Some(1.0));
     assert_eq!(count(1..4, 60_000, 180_000), Some(2.0));
@@ -132,7 +132,7 @@ fn only_resets_of_the_window_count() {
     assert_eq!(count(2..3, 0, 180_000), None);
     // A reset that only the caller knows of.
     let known = History::of_counter(&times, &histograms, |index| index == 2);
-    let found = known.extrapolated(Change::Increase, 1..3, 60_000, 120_000).0;
+    let found = known.extrapolated(Change::Increase, 1..3, (60_000, 120_000), 0).0;
     assert_eq!(found.map(|native| native.count()), Some(2.0));
 }
 
@@ -141,7 +141,11 @@ fn changes_are_extrapolated_to_the_ends() {
     let (times, histograms) = each_minute(&["{{count:10 buckets:[10]}}", "{{count:40 buckets:[40]}}"]);
     let history = History::of_counter(&times, &histograms, |_| false);
     let count = |change, start, end| {
-        history.extrapolated(change, 0..2, start, end).0.map(|native| native.count()).expect("two samples")
+        history
+            .extrapolated(change, 0..2, (start, end), 0)
+            .0
+            .map(|native| native.count())
+            .expect("two samples")
     };
     assert_eq!(
         count(Change::Increase, -30_000, 90_000),
@@ -164,7 +168,7 @@ fn results_of_the_same_buckets_share_their_layout() {
     let (times, histograms) = each_minute(&literals);
     let history = History::of_counter(&times, &histograms, |_| false);
     let layout = |window| {
-        let found = history.extrapolated(Change::Increase, window, 0, 120_000).0.expect("two samples");
+        let found = history.extrapolated(Change::Increase, window, (0, 120_000), 0).0.expect("two samples");
         Arc::clone(found.layout())
     };
     let first = layout(0..2);

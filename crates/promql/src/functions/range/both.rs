@@ -3,11 +3,13 @@
 use std::{ops::Range, sync::Arc};
 
 use chronolith_model::histogram::{Combined, HistogramMean, HistogramSum, IncompatibleHistograms};
-use chronolith_model::{FloatHistogram, Timestamp};
+use chronolith_model::{FloatHistogram, StartTimestamp, Timestamp};
 
 use super::{
     Input, RangeFunction, argument,
     bounds::{self, Bounds},
+    rate::Sliding,
+    starts,
 };
 use crate::{
     annotations::{Annotation, HistogramOperation},
@@ -28,6 +30,7 @@ pub(super) fn apply(
     function: RangeFunction,
     input: &Input<'_>,
     natives: &NativeSamples,
+    steps: &[StartTimestamp],
     out: &mut Column,
     context: &mut KernelContext<'_>,
 ) {
@@ -39,16 +42,10 @@ pub(super) fn apply(
     let seen = base..bounds.last().map_or(base, |window| window.end());
     let (times, histograms) = (&natives.times[seen.clone()], &natives.histograms[seen.clone()]);
     let pairs = match function {
-        F::Resets => {
-            Pairs::count(input, natives, seen, |before, after| after.is_reset_after(before), |b, a| a < b)
-        }
-        F::Changes => Pairs::count(
-            input,
-            natives,
-            seen,
-            |before, after| !after.same_observations(before),
-            |before, after| after != before && !(after.is_nan() && before.is_nan()),
-        ),
+        F::Resets => Pairs::resets(input, natives, seen.clone(), |before, after| {
+            starts::at(steps, before).resets_before(starts::at(steps, after))
+        }),
+        F::Changes => Pairs::changes(input, natives, seen.clone()),
         _ => Pairs::default(),
     };
     let change = match function {
@@ -56,8 +53,22 @@ pub(super) fn apply(
         F::Increase => Change::Increase,
         _ => Change::Delta,
     };
+    let started = |index: usize| starts::at(steps, natives.times[index]);
+    let mut overlapped = 0;
+    let overlaps: Vec<u32> = if steps.is_empty() || !matches!(function, F::Rate | F::Increase) {
+        Vec::new()
+    } else {
+        let indices = seen.start + 1..seen.end;
+        indices
+            .filter(|index| started(index - 1).overlaps(started(*index)))
+            .map(|index| index as u32)
+            .collect()
+    };
+    let mut overlapping = Sliding::default();
     let history = if matches!(function, F::Rate | F::Increase) {
-        History::of_counter(times, histograms, |_| false)
+        History::of_counter(times, histograms, |index| {
+            !steps.is_empty() && started(base + index - 1).resets_before(started(base + index))
+        })
     } else {
         History::of_gauge(times, histograms)
     };
@@ -75,13 +86,14 @@ pub(super) fn apply(
             }
             F::Rate | F::Increase | F::Delta => {
                 let ends = (input.windows.start(step), input.windows.end(step));
+                overlapped += u64::from(!overlapping.to(&overlaps, own.start(), own.last()).is_empty());
                 let range = own.start() - base..own.end() - base;
-                let found = history.extrapolated(change, range, ends.0, ends.1);
+                let found = history.extrapolated(change, range, ends, started(own.start()).start);
                 put(out, step, told(found, context));
             }
             F::Sum => put(out, step, sum(&window, context)),
             F::Avg => put(out, step, avg(&window, context)),
-            F::Irate | F::Idelta => last_two(change, step, &window, input, out, context),
+            F::Irate | F::Idelta => last_two(change, step, &window, input, steps, out, context),
             F::Resets | F::Changes => out.set(step, pairs.inside(window.floats, *own)),
             F::Count => out.set(step, (window.floats.len() + own.len()) as f64),
             F::Present => out.set(step, 1.0),
@@ -123,6 +135,7 @@ pub(super) fn apply(
             }
         }
     }
+    starts::note_overlaps(overlapped, context);
 }
 
 fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
@@ -132,13 +145,13 @@ fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
 }
 
 /// Notes what `annotation` makes of the metric's name.
-fn note(annotation: impl FnOnce(String) -> Annotation, context: &mut KernelContext<'_>) {
+pub(super) fn note(annotation: impl FnOnce(String) -> Annotation, context: &mut KernelContext<'_>) {
     let name = context.labels.and_then(|labels| labels.metric_name()).unwrap_or_default().to_owned();
     let span = argument(context, 0);
     context.notes.add(annotation(name), span);
 }
 
-fn note_mixed(context: &mut KernelContext<'_>) {
+pub(super) fn note_mixed(context: &mut KernelContext<'_>) {
     note(Annotation::MixedRange, context);
 }
 
@@ -180,6 +193,7 @@ fn last_two(
     step: usize,
     window: &Window<'_>,
     input: &Input<'_>,
+    steps: &[StartTimestamp],
     out: &mut Column,
     context: &mut KernelContext<'_>,
 ) {
@@ -195,7 +209,9 @@ fn last_two(
     if both {
         out.clear(step);
         let sample = |index: usize| (window.times[index], &*window.histograms[index]);
-        put(out, step, told(between(change, sample(count - 2), sample(count - 1), false), context));
+        let (before, after) = (sample(count - 2), sample(count - 1));
+        let reset = starts::at(steps, before.0).resets_before(starts::at(steps, after.0));
+        put(out, step, told(between(change, before, after, reset), context));
     } else if !neither && window.floats.len() > 0 {
         out.clear(step);
         note_mixed(context);
@@ -228,7 +244,7 @@ fn avg(window: &Window<'_>, context: &mut KernelContext<'_>) -> Option<FloatHist
 
 /// How often neighbours differ in the way that is counted: floats, histograms, and one of each, which always does.
 #[derive(Debug, Default)]
-struct Pairs {
+pub(super) struct Pairs {
     /// Among the first n samples of both kinds.
     counts: Vec<u32>,
     /// The place of each float, then that of each histogram, among both.
@@ -239,12 +255,35 @@ struct Pairs {
 }
 
 impl Pairs {
+    /// Resets; `also` says of two times that there is one between them, whatever the samples look like.
+    pub(super) fn resets(
+        input: &Input<'_>,
+        natives: &NativeSamples,
+        seen: Range<usize>,
+        also: impl Fn(Timestamp, Timestamp) -> bool,
+    ) -> Self {
+        Self::count(input, natives, seen, |before, after| after.is_reset_after(before), |b, a| a < b, also)
+    }
+
+    /// Changes.
+    pub(super) fn changes(input: &Input<'_>, natives: &NativeSamples, seen: Range<usize>) -> Self {
+        Self::count(
+            input,
+            natives,
+            seen,
+            |before, after| !after.same_observations(before),
+            |before, after| after != before && !(after.is_nan() && before.is_nan()),
+            |_, _| false,
+        )
+    }
+
     fn count(
         input: &Input<'_>,
         natives: &NativeSamples,
         seen: Range<usize>,
         histograms: impl Fn(&FloatHistogram, &FloatHistogram) -> bool,
         floats: impl Fn(f64, f64) -> bool,
+        also: impl Fn(Timestamp, Timestamp) -> bool,
     ) -> Self {
         enum Sample<'a> {
             Float(f64),
@@ -253,7 +292,7 @@ impl Pairs {
         let floats_seen = input.span();
         let first = (floats_seen.start, seen.start);
         let mut pairs = Self { counts: vec![0], first, ..Self::default() };
-        let mut before: Option<Sample<'_>> = None;
+        let mut before: Option<(Timestamp, Sample<'_>)> = None;
         let (mut count, (mut float, mut native)) = (0, first);
         let (float_times, native_times) = (&input.times[..floats_seen.end], &natives.times[..seen.end]);
         for place in 0..(floats_seen.len() + seen.len()) as u32 {
@@ -261,29 +300,33 @@ impl Pairs {
                 (Some(float), Some(native)) => float < native,
                 (float, _) => float.is_some(),
             };
-            let sample = if is_float {
+            let (time, sample) = if is_float {
                 pairs.floats.push(place);
                 float += 1;
-                Sample::Float(input.values[float - 1])
+                (input.times[float - 1], Sample::Float(input.values[float - 1]))
             } else {
                 pairs.histograms.push(place);
                 native += 1;
-                Sample::Native(&natives.histograms[native - 1])
+                (natives.times[native - 1], Sample::Native(&natives.histograms[native - 1]))
             };
             count += u32::from(match (&before, &sample) {
                 (None, _) => false,
-                (Some(Sample::Float(before)), Sample::Float(after)) => floats(*before, *after),
-                (Some(Sample::Native(before)), Sample::Native(after)) => histograms(before, after),
+                (Some((since, Sample::Float(before))), Sample::Float(after)) => {
+                    floats(*before, *after) || also(*since, time)
+                }
+                (Some((since, Sample::Native(before))), Sample::Native(after)) => {
+                    also(*since, time) || histograms(before, after)
+                }
                 _ => true,
             });
             pairs.counts.push(count);
-            before = Some(sample);
+            before = Some((time, sample));
         }
         pairs
     }
 
     /// How many there are in a window of these floats and histograms, at least one of the latter.
-    fn inside(&self, floats: Bounds, histograms: Bounds) -> f64 {
+    pub(super) fn inside(&self, floats: Bounds, histograms: Bounds) -> f64 {
         let native = |index: usize| self.histograms[index - self.first.1] as usize;
         let float = |index: usize| self.floats[index - self.first.0] as usize;
         let (mut first, mut last) = (native(histograms.start()), native(histograms.last()));

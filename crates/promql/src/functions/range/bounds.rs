@@ -12,6 +12,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
+    /// `[start, end)`.
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
     /// How many samples.
     #[inline(always)]
     pub(super) const fn len(self) -> usize {
@@ -52,13 +57,13 @@ pub(super) fn find(times: &[i64], windows: &Windows, out: &mut Vec<Bounds>) {
         let window_end = windows.end(step);
         start = after(times, start, window_end.saturating_sub(windows.range));
         end = after(times, end.max(start), window_end);
-        out.push(Bounds { start: start as u32, end: end as u32 });
+        out.push(Bounds::new(start, end));
     }
 }
 
 /// The first index at or behind `from` whose time is later than `t`. Costs the logarithm of the distance.
 #[inline]
-fn after(times: &[i64], from: usize, t: i64) -> usize {
+pub(super) fn after(times: &[i64], from: usize, t: i64) -> usize {
     const NEAR: usize = 8;
     let near = times.len().min(from + NEAR);
     for (index, time) in times[from..near].iter().enumerate() {

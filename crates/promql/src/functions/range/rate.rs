@@ -28,20 +28,26 @@ pub(super) const EXACT_MAX: f64 = (1u64 << 53) as f64;
 
 /// The resets of a counter.
 #[derive(Debug, Default)]
-struct Resets {
+pub(super) struct Resets {
     /// Indices of samples lower than the one before.
-    positions: Vec<u32>,
+    pub(super) positions: Vec<u32>,
     /// Sums of the values before the first n resets; empty unless all such sums are exact.
     sums: Vec<f64>,
 }
 
 impl Resets {
     /// The resets among the samples of `span`.
-    fn find(values: &[f64], span: Range<usize>) -> Self {
+    pub(super) fn find(values: &[f64], span: Range<usize>) -> Self {
         let start = span.start;
-        let seen = &values[span];
+        let seen = &values[span.clone()];
         let resets = seen.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
         let positions: Vec<u32> = resets.map(|(index, _)| (start + index) as u32 + 1).collect();
+        Self::at(positions, values, span)
+    }
+
+    /// Resets at `positions`, among the samples of `span`.
+    pub(super) fn at(positions: Vec<u32>, values: &[f64], span: Range<usize>) -> Self {
+        let seen = &values[span];
         let mut sums = Vec::new();
         if positions.len() > FEW_RESETS && integers_below(seen, EXACT_MAX / 4.0) {
             let mut sum = 0.0;
@@ -59,6 +65,40 @@ impl Resets {
         }
         Self { positions, sums }
     }
+
+    /// `to` with the values before the resets of `range` added, an index range of `positions`.
+    #[inline]
+    pub(super) fn added(&self, mut to: f64, range: Range<usize>, values: &[f64]) -> f64 {
+        if self.sums.is_empty() {
+            for position in &self.positions[range] {
+                to += values[*position as usize - 1];
+            }
+            return to;
+        }
+        to + (self.sums[range.end] - self.sums[range.start])
+    }
+}
+
+/// Which of ascending positions lie in a window; both ends of windows ascend.
+#[derive(Debug, Default)]
+pub(super) struct Sliding {
+    first: usize,
+    end: usize,
+}
+
+impl Sliding {
+    /// The index range of those in `(first, last]`.
+    #[inline]
+    pub(super) fn to(&mut self, positions: &[u32], first: usize, last: usize) -> Range<usize> {
+        while self.first < positions.len() && positions[self.first] as usize <= first {
+            self.first += 1;
+        }
+        self.end = self.end.max(self.first);
+        while self.end < positions.len() && positions[self.end] as usize <= last {
+            self.end += 1;
+        }
+        self.first..self.end
+    }
 }
 
 /// Whether all values are integers of magnitude below `limit`.
@@ -73,26 +113,13 @@ pub(super) fn extrapolated(input: &Input<'_>, kind: Kind, out: &mut [f64]) {
     let range_seconds = seconds(input.windows.range);
     let resets = if kind == Kind::Delta { Resets::default() } else { Resets::find(values, input.span()) };
     // The resets of the window: positions behind its first sample, up to its last.
-    let (mut first_reset, mut end_reset) = (0, 0);
+    let mut sliding = Sliding::default();
     let positions = &resets.positions[..];
     input.each(2, out, |step, window| {
         let (first, last) = (window.start(), window.last());
         let mut change = values[last] - values[first];
         if !positions.is_empty() {
-            while first_reset < positions.len() && positions[first_reset] as usize <= first {
-                first_reset += 1;
-            }
-            end_reset = end_reset.max(first_reset);
-            while end_reset < positions.len() && positions[end_reset] as usize <= last {
-                end_reset += 1;
-            }
-            if resets.sums.is_empty() {
-                for position in &positions[first_reset..end_reset] {
-                    change += values[*position as usize - 1];
-                }
-            } else {
-                change += resets.sums[end_reset] - resets.sums[first_reset];
-            }
+            change = resets.added(change, sliding.to(positions, first, last), values);
         }
         change * factor(input, step, window, change, kind, range_seconds)
     });
@@ -137,7 +164,7 @@ fn factor(
 }
 
 /// A duration in milliseconds as seconds, rounded the way Prometheus does: whole seconds and the rest apart.
-fn seconds(ms: i64) -> f64 {
+pub(super) fn seconds(ms: i64) -> f64 {
     (ms / 1000) as f64 + ((ms % 1000) * 1_000_000) as f64 / 1e9
 }
 

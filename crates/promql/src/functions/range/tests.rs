@@ -12,7 +12,9 @@ use crate::{
     series::{Column, Grid, KernelContext, WindowEnd, Windows, is_absent},
 };
 
+mod extended;
 mod naive;
+mod starts;
 
 const ALL: [&str; 26] = [
     "rate",
