@@ -16,8 +16,10 @@ pub struct Vocabulary {
     pub floats: &'static [&'static str],
     /// Selectors of floats that are all different at most times.
     pub distinct: &'static [&'static str],
-    /// Selectors of native histograms; series among them may switch between both kinds.
+    /// Selectors of native histograms of counters; series among them may switch between both kinds.
     pub histograms: &'static [&'static str],
+    /// Selectors of native histograms of gauges.
+    pub gauges: &'static [&'static str],
     /// Vectors of classic buckets.
     pub buckets: &'static [&'static str],
     /// Matchers.
@@ -408,18 +410,22 @@ impl Expressions {
             return self.selector(self.words.histograms) + &self.modifiers();
         }
         match self.rng.below(12) {
-            0..6 => {
+            0..5 => {
                 let function = self.pick(&[
                     "rate",
                     "increase",
-                    "delta",
                     "irate",
-                    "idelta",
                     "sum_over_time",
                     "avg_over_time",
                     "last_over_time",
                 ]);
                 format!("{function}({})", self.native_range(depth - 1))
+            }
+            5 => {
+                let function =
+                    self.pick(&["delta", "idelta", "sum_over_time", "avg_over_time", "last_over_time"]);
+                let (selector, range) = (self.pick(self.words.gauges), self.pick(RANGES));
+                format!("{function}({selector}[{range}]{})", self.modifiers())
             }
             6..9 => {
                 let function = self.pick(&["sum", "avg"]);
@@ -433,7 +439,7 @@ impl Expressions {
                 let (same, op) = (self.selector(self.words.histograms), self.pick(&["+", "-"]));
                 format!("({same}{} {op} {same}{})", self.modifiers(), self.modifiers())
             }
-            _ => format!("-({})", self.native_vector(depth - 1)),
+            _ => self.pick(self.words.gauges).to_owned() + &self.modifiers(),
         }
     }
 }
@@ -446,6 +452,7 @@ mod tests {
         floats: &["a", "{b=\"c\"}"],
         distinct: &["d"],
         histograms: &["h"],
+        gauges: &["g"],
         buckets: &["x_bucket"],
         matchers: &["i=\"1\"", "j!=\"2\""],
         labels: &["i", "j", "k", "l"],

@@ -135,12 +135,10 @@ impl FoldedNatives {
             if matches!(folded, Folded::Nothing) {
                 continue;
             }
-            let incompatible = matches!(folded, Folded::Incompatible);
+            // Floats behind what cannot be combined were not looked at.
             if column.get(step).is_some() {
                 column.clear(step);
-                if !incompatible {
-                    self.notes.add(Annotation::MixedAggregation, self.span);
-                }
+                self.notes.add(Annotation::MixedAggregation, self.span);
                 continue;
             }
             if folded.combined().hints_collide {

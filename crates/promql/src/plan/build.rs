@@ -170,6 +170,8 @@ impl Builder {
             None => None,
         };
         let input = self.node(unparen(&aggregate.expr), grid, name)?;
+        // Notes about what is aggregated point at the parentheses around it, as in Prometheus.
+        let input = Node { span: aggregate.expr.span, ..input };
         let grouping = aggregate.grouping.clone().unwrap_or(Grouping { without: false, labels: Vec::new() });
         Ok(Op::Aggregate(Box::new(Aggregate { op: aggregate.op, param, grouping, input })))
     }

@@ -7,7 +7,7 @@ use super::{
     CallFunction, LeafFunction, Node, Op, OverSubquery,
     build::Builder,
     duration::{max, min},
-    fold::unparen,
+    fold::{invariance, unparen},
 };
 use crate::{
     api::QueryError,
@@ -69,7 +69,11 @@ impl Builder {
     }
 
     fn args(&mut self, call: &Call, grid: Grid) -> Result<Vec<Node>, QueryError> {
-        call.args.iter().map(|arg| self.node(unparen(arg), grid, Some(call.function.name))).collect()
+        let node = |arg: &Expr| {
+            let node = self.node(unparen(arg), grid, Some(call.function.name))?;
+            Ok(Node { span: place(arg, call), ..node })
+        };
+        call.args.iter().map(node).collect()
     }
 
     fn instant_call(
@@ -127,11 +131,11 @@ impl Builder {
             }
         }
         // As in Prometheus, what is noted about a subquery points at the beginning of the query.
-        let arg_span = |arg: &Expr| match &arg.kind {
+        let arg_span = |arg: &Expr| match &unparen(arg).kind {
             ExprKind::Subquery(_) => Span::default(),
-            _ => arg.span,
+            _ => place(arg, call),
         };
-        let arg_spans = call.args.iter().map(|arg| arg_span(unparen(arg))).collect();
+        let arg_spans = call.args.iter().map(arg_span).collect();
         match matrix.map(|arg| &arg.kind) {
             Some(ExprKind::Matrix(matrix)) => {
                 check_mode(matrix.selector.mode, call.function.name)?;
@@ -217,4 +221,12 @@ fn absent_labels(arg: &Expr) -> chronolith_model::Labels {
         }
     }
     labels.build()
+}
+
+/// Where an argument of `call` stands, for what is noted about it. As in Prometheus without the parentheses around it, unless it
+/// is the same at every step while the call is not.
+fn place(arg: &Expr, call: &Call) -> Span {
+    let once = invariance(arg);
+    let varies = call.args.iter().any(|arg| !invariance(arg).invariant);
+    if once.invariant && once.hoist && varies { arg.span } else { unparen(arg).span }
 }
