@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         0 => check(rest.to_vec(), None),
         1 => {
             let Some((section_type, content)) = rest.split_first() else { return };
-            check(snapshot(&[(*section_type % 8, content)]), None);
+            check(snapshot(&[(*section_type % 9, content)]), None);
         }
         _ => {
             let Some((len, rest)) = rest.split_first() else { return };

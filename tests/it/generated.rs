@@ -215,7 +215,6 @@ struct Tally {
 impl Tally {
     fn add(&mut self, seed: u64, ask: &Ask, expected: &Answer, got: &Answer) {
         self.asked += 1;
-        if !expected.has_data() {}
         self.with_data += usize::from(expected.has_data() && got.has_data());
         self.expected_data += usize::from(expected.has_data());
         self.errors += usize::from(matches!(expected, Answer::Error { .. }));

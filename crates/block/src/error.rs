@@ -84,7 +84,7 @@ pub enum ContentError {
         source: std::io::Error,
     },
     /// A field holds what cannot be there.
-    #[error("{what}: expected {expected}, got {got}")]
+    #[error("{what}: expected {}, got {}", value(what, *expected), value(what, *got))]
     Impossible {
         /// Which field.
         what: &'static str,
@@ -93,6 +93,14 @@ pub enum ContentError {
         /// What it is.
         got: u64,
     },
+}
+
+/// A value for people: a magic number is four characters.
+fn value(what: &str, value: u64) -> String {
+    match u32::try_from(value) {
+        Ok(magic) if what == "magic" => format!("\"{}\"", magic.to_be_bytes().escape_ascii()),
+        _ => value.to_string(),
+    }
 }
 
 /// Why a block cannot be written, opened, read or merged.
@@ -236,5 +244,17 @@ impl Error {
             self,
             Self::Checksum { .. } | Self::Content { .. } | Self::Mismatch { .. } | Self::Index { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magic_numbers_are_characters() {
+        let what = |what| ContentError::Impossible { what, expected: 0x4348_5242, got: 0xff };
+        assert_eq!(what("magic").to_string(), r#"magic: expected "CHRB", got "\x00\x00\x00\xff""#);
+        assert_eq!(what("version").to_string(), "version: expected 1128813122, got 255");
     }
 }

@@ -29,12 +29,12 @@ pub use cache::{BlockCache, CACHE_BYTES_DEFAULT, CacheStats};
 pub use error::{ContentError, Error, Result, Section};
 pub use extras::{EXEMPLAR_LABELS_MAX, EXTRA_TEXT_BYTES_MAX};
 pub use inspect::{EncodingCount, MetricBytes, PartSummary, SectionBytes, Summary, inspect};
-pub use merge::{MergeSpec, Merged, merge};
+pub use merge::{MergeSpec, Merged, merge, merge_bytes_max};
 pub use meta::{
     BlockMeta, BlockRange, BlockSpec, FORMAT_VERSION, FileName, PARTS_HARD_MAX, PARTS_MAX, SERIES_MAX,
     SOURCES_MAX, block_path, series_order, tombstones_path,
 };
-pub use reader::{Block, Fragment, SeriesReader, SeriesSamples};
+pub use reader::{Block, Fragment, SeriesReader, SeriesSamples, rehint};
 pub use tombstones::{TOMBSTONES_BYTES_MAX, TOMBSTONES_MAX, Tombstone};
 pub use ulid::{ULID_TEXT_BYTES, Ulid, UlidError};
 pub use verify::{PROBLEMS_MAX, VerifyReport, verify};

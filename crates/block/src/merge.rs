@@ -14,8 +14,14 @@ use chronolith_model::{TimeRange, Timestamp};
 
 use crate::error::{Error, Result};
 use crate::tombstones::Deletions;
+use crate::writer::WRITER_BYTES_MAX;
 use crate::{Block, BlockSpec, BlockWriter, Ulid, WrittenBlock};
 use ids::IdMap;
+
+/// What a merge keeps of each series of an input: ids before and after, and what its frames are put together by.
+const SERIES_BYTES: u64 = 24;
+/// What is read of a block takes at most so much more memory than file, as far as it is kept.
+const UNPACKED_MAX: u64 = 16;
 
 /// What a merge is to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +122,18 @@ pub fn merge(
     let Run { writer, frames_copied, bytes_copied, .. } = run;
     let block = Some(writer.finish()?);
     Ok(Merged { block, frames_copied, bytes_copied, frames_encoded, inputs: seen })
+}
+
+/// What a merge of `inputs` takes of memory at most, in bytes, about: the bounds of [`BlockWriter`], or as much as the
+/// blocks can fill where that is less; ids; the index. The cache of the inputs, metadata, and the samples of the one series
+/// that is at work come on top.
+#[must_use]
+pub fn merge_bytes_max(inputs: &[&Block]) -> usize {
+    let sum = |of: fn(&Block) -> u64| inputs.iter().map(|block| of(block)).fold(0, u64::saturating_add);
+    let buffers = (WRITER_BYTES_MAX as u64).min(sum(Block::file_bytes).saturating_mul(UNPACKED_MAX));
+    let series = sum(|block| u64::from(block.meta().series)).saturating_mul(SERIES_BYTES);
+    let bytes = buffers.saturating_add(series).saturating_add(sum(Block::index_bytes));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl Run<'_> {

@@ -7,6 +7,7 @@ pub(crate) mod source;
 pub(crate) mod starts;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use chronolith_model::{Exemplar, Labels, Matcher, MetricMetadata, TimeRange};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
-pub use samples::{Fragment, SeriesReader, SeriesSamples};
+pub use samples::{Fragment, SeriesReader, SeriesSamples, rehint};
 use source::{IndexSource, Source};
 
 use crate::FORMAT_VERSION;
@@ -120,6 +121,13 @@ impl Block {
         self.inner.index.heap_bytes() + self.inner.directory.heap_bytes()
     }
 
+    /// Bytes of its index in the file.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        let directory = self.directory();
+        let sections = [directory.dictionaries, directory.postings, directory.forward];
+        sections.iter().fold(0, |sum, section| sum.saturating_add(section.len))
+    }
+
     /// Its index: label names and values, cardinality.
     #[must_use]
     pub fn index(&self) -> &DiskIndex<impl chronolith_index::SectionRead + use<>> {
@@ -183,30 +191,51 @@ impl Block {
     /// # Errors
     /// When a page is damaged or cannot be read.
     pub fn exemplars(&self, ids: &RoaringBitmap, range: TimeRange) -> Result<Vec<(u32, Vec<Exemplar>)>> {
-        let deletions = self.deletions();
         let mut found: Vec<SeriesExemplars> = Vec::new();
+        self.visit_exemplars(ids, range, &mut |id, exemplar| {
+            match found.last_mut() {
+                Some((last, all)) if *last == id => all.push(exemplar),
+                _ => found.push((id, vec![exemplar])),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// As [`Block::exemplars`], one after the other to `visit`, as long as it wants more.
+    ///
+    /// # Errors
+    /// When a page is damaged or cannot be read.
+    pub fn visit_exemplars(
+        &self,
+        ids: &RoaringBitmap,
+        range: TimeRange,
+        visit: &mut dyn FnMut(u32, Exemplar) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let deletions = self.deletions();
         let mut deleted = Vec::new();
         for page in 0..self.inner.directory.exemplars.len() {
             let Some(entry) = self.inner.directory.exemplars.get(page) else { break };
             if ids.range_cardinality(entry.first..=entry.last) == 0 {
                 continue;
             }
-            for (id, mut exemplars) in self.exemplar_page(page)? {
+            for (id, exemplars) in self.exemplar_page(page)? {
                 if !ids.contains(id) {
                     continue;
                 }
                 deletions.ranges(id, &mut deleted);
-                exemplars.retain(|e| {
-                    range.contains(e.timestamp) && !tombstones::is_deleted(&deleted, e.timestamp)
-                });
-                match found.last_mut() {
-                    Some((last, all)) if *last == id => all.append(&mut exemplars),
-                    _ if exemplars.is_empty() => {}
-                    _ => found.push((id, exemplars)),
+                for exemplar in exemplars {
+                    let t = exemplar.timestamp;
+                    if range.contains(t)
+                        && !tombstones::is_deleted(&deleted, t)
+                        && visit(id, exemplar).is_break()
+                    {
+                        return Ok(());
+                    }
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The metadata of all metrics, sorted by name.

@@ -15,8 +15,11 @@ use chronolith_index::IndexWriter;
 use chronolith_model::{Exemplar, Histogram, Labels, MetricMetadata, StartTimestamp, TimeRange, Timestamp};
 use roaring::RoaringBitmap;
 
+use columns::DECODED_SAMPLES_MAX;
 pub(crate) use columns::{COLUMNS_BYTES_MAX, COLUMNS_MAX, PAGE_SAMPLES};
+use output::BUFFER_BYTES;
 pub(crate) use output::Output;
+use part::TABLES_BYTES_MAX;
 use part::{CopiedFrame, PartWriter, SeriesKey};
 use starts::StartWriter;
 
@@ -78,6 +81,11 @@ struct ExemplarWriter {
     in_page: u32,
     pages: Vec<ExemplarPage>,
 }
+
+/// What a writer keeps at most, in bytes, about: columns that it remembers, encoded and decoded, tables of frames that are
+/// not written yet, and what waits to be written. The index and [`SeriesKey`]s of the series come on top.
+pub(crate) const WRITER_BYTES_MAX: usize =
+    COLUMNS_BYTES_MAX + DECODED_SAMPLES_MAX * size_of::<i64>() + TABLES_BYTES_MAX + BUFFER_BYTES;
 
 /// A page of exemplars ends with so many of one series.
 const GROUP_MAX: usize = 64;

@@ -1,22 +1,26 @@
 //! Appending a batch: resolve all series, then apply and log shard by shard.
 
-mod histograms;
+mod one;
 
 use std::{hint::black_box, sync::atomic::Ordering};
 
-use chronolith_model::{Histogram, Labels, Sample, TenantId, TimeRange, Timestamp};
-use chronolith_storage::{AppendOutcome, RejectReason, SeriesEntry, WriteBatch, append::check_label_limits};
+use chronolith_model::{Labels, Sample, TenantId, TimeRange, Timestamp};
+use chronolith_storage::{
+    AppendOutcome, LabelFault, RejectReason, Rejection, SampleAt, WriteBatch, append::check_label_limits,
+};
 use chronolith_wal::{Batch, ShardLog};
 use roaring::RoaringBitmap;
 
+use self::one::{Deferred, Place};
 use crate::{
     error::Error,
     head::{Head, Identity},
     offer::{LateRule, SeriesMut, Verdict},
     options::SHARDS,
+    read_back::{Files, ReadBack},
     series::Series,
     shard::{Ref, ShardState},
-    starts::{StartStore, Stored},
+    starts::StartStore,
     stats::Counters,
     tenant::Tenant,
 };
@@ -63,6 +67,14 @@ impl Bounds {
     }
 }
 
+/// A refusal whose labels are not looked up yet.
+struct Refusal {
+    reason: RejectReason,
+    entry: usize,
+    series: Option<Ref>,
+    sample: Option<SampleAt>,
+}
+
 /// One call of [`Head::append`].
 struct Append<'a> {
     head: &'a Head,
@@ -70,14 +82,15 @@ struct Append<'a> {
     batch: &'a WriteBatch<'a>,
     bounds: Bounds,
     targets: Vec<Target>,
-    /// Refusals whose labels are not looked up yet.
-    refusals: Vec<(RejectReason, usize, Option<Ref>)>,
+    refusals: Vec<Refusal>,
     outcome: AppendOutcome,
     covered: Batch,
     times: TimeRange,
     created: bool,
     /// A histogram as it is logged; kept for its room.
     one: Vec<u8>,
+    /// Of the shard being looked at: to be applied once it is not locked.
+    deferred: Vec<Deferred>,
 }
 
 impl Head {
@@ -105,6 +118,7 @@ impl Head {
             times: TimeRange::new(Timestamp::MAX, Timestamp::MIN),
             created: false,
             one: Vec::new(),
+            deferred: Vec::new(),
         };
         append.resolve(&removed);
         append.find_or_create();
@@ -204,6 +218,10 @@ impl Append<'_> {
             }
             self.covered = self.covered.max(state.log.ticket());
             shard.publish(&state);
+            drop(state);
+            if !self.deferred.is_empty() {
+                self.apply_deferred(shard);
+            }
         }
     }
 
@@ -217,64 +235,48 @@ impl Append<'_> {
             }
         }
         black_box(touched);
+        let Bounds { floor, max, .. } = self.bounds;
+        let (mut stored, mut times) = (0, self.times);
+        let nothing = ReadBack::default();
         for entry in block {
             let entry = *entry as usize;
             let Target::Series(reference) = self.targets[entry] else { continue };
-            let SeriesEntry { samples: range, histograms: of_histograms, start_timestamp: start, .. } =
-                &self.batch.series[entry];
-            let ShardState { slab, late, histograms, starts, accounts, log } = &mut *state;
-            let cut = late.cut().boundary();
+            let of_entry = &self.batch.series[entry];
             let slot = reference.slot();
+            let ShardState { slab, late, histograms, starts, accounts, log } = &mut *state;
             let (series, closed) = slab.get_mut(slot).expect("no series goes during an append");
-            let plain = series.is_plain();
-            // Hardly any series has starts: the others are not looked up.
-            let notes_start = *start != 0 || starts.contains(slot);
-            let samples =
-                self.batch.samples.get(range.start as usize..range.end as usize).unwrap_or_default();
-            for sample in samples {
-                if let Err(reason) = self.bounds.check(sample.timestamp) {
-                    self.refuse(reason, entry, Some(reference), 1);
+            if !series.is_plain() || of_entry.start_timestamp != 0 || !of_entry.histograms.is_empty() {
+                self.entry(state, entry, reference);
+                continue;
+            }
+            let cut = late.cut().boundary();
+            for sample in self.batch.samples_of(of_entry) {
+                let (t, bits) = (sample.timestamp, sample.value.to_bits());
+                if t > max || t < floor || !series.offer(closed, t, bits, cut, accounts) {
+                    let files = Files::Known(&nothing);
+                    let of = SeriesMut { slot, series, closed, late, histograms, accounts, files };
+                    self.float(Place { of, starts, log, entry, reference }, *sample);
                     continue;
                 }
-                let (t, bits) = (sample.timestamp, sample.value.to_bits());
-                let mut newest = plain && series.offer(closed, t, bits, cut, accounts);
-                if !newest {
-                    let mut of = SeriesMut { slot, series, closed, late, histograms, accounts };
-                    newest = of.newest() < Some(t);
-                    match of.float((t, bits), self.bounds.late) {
-                        Verdict::Stored => {}
-                        Verdict::StaleHistogram => {
-                            self.histogram((of, starts, log), (entry, reference), t, &Histogram::stale());
-                            continue;
-                        }
-                        refused => {
-                            self.not_stored(refused, *sample, entry, reference);
-                            continue;
-                        }
-                    }
-                }
-                self.outcome.stored += 1;
-                self.times.min = self.times.min.min(t);
-                self.times.max = self.times.max.max(t);
+                stored += 1;
+                times.min = times.min.min(t);
+                times.max = times.max.max(t);
                 if series.defined != log.epoch() {
                     define(self.tenant, series, reference, starts, log);
                 }
                 log.sample(reference.0, t, sample.value);
-                if notes_start {
-                    starts.note(Stored { reference, timestamp: t, newest }, *start, accounts, log);
-                }
-            }
-            if !of_histograms.is_empty() {
-                self.histograms(state, entry, reference);
             }
         }
+        self.outcome.stored += stored;
+        self.times.min = self.times.min.min(times.min);
+        self.times.max = self.times.max.max(times.max);
     }
 
     #[cold]
     fn not_stored(&mut self, verdict: Verdict, sample: Sample, entry: usize, reference: Ref) {
         let Sample { timestamp, value: new } = sample;
         let reason = match verdict {
-            Verdict::Stored => return,
+            Verdict::Stored | Verdict::Unread => return,
             Verdict::Duplicate => {
                 self.outcome.duplicates += 1;
                 return;
@@ -289,14 +291,25 @@ impl Append<'_> {
                 RejectReason::DuplicateOfHistogram { timestamp, new }
             }
         };
-        self.refuse(reason, entry, Some(reference), 1);
+        self.refuse(reason, entry, Some((reference, SampleAt::float(timestamp))), 1);
     }
 
-    fn refuse(&mut self, reason: RejectReason, entry: usize, reference: Option<Ref>, samples: u64) {
+    /// Notes that a sample, or all `samples` samples of an entry, were refused.
+    fn refuse(&mut self, reason: RejectReason, entry: usize, sample: Option<(Ref, SampleAt)>, samples: u64) {
         self.head.counters.rejected(&reason, samples);
         self.outcome.rejected += samples;
         if self.refusals.len() < AppendOutcome::REJECTIONS_MAX {
-            self.refusals.push((reason, entry, reference));
+            // All of an entry is refused for its times only together, and then the first is as good as any.
+            let first = || {
+                let of = &self.batch.series[entry];
+                let float = self.batch.samples_of(of).first().map(|sample| SampleAt::float(sample.timestamp));
+                let histogram = self.batch.histograms_of(of).first();
+                float.or(histogram.map(|sample| SampleAt::histogram(sample.timestamp)))
+            };
+            let by_time = matches!(reason, RejectReason::OutOfBounds | RejectReason::TooFarInFuture);
+            let series = sample.map(|(series, _)| series);
+            let sample = sample.map(|(_, sample)| sample).or_else(|| by_time.then(first).flatten());
+            self.refusals.push(Refusal { reason, entry, series, sample });
         }
     }
 
@@ -309,21 +322,21 @@ impl Append<'_> {
             self.head.measure_tables();
         }
         let mut refusals = std::mem::take(&mut self.refusals);
-        refusals.sort_by_key(|(_, entry, _)| *entry);
+        refusals.sort_by_key(|refusal| refusal.entry);
         let mut outcome = self.outcome;
-        for (reason, entry, reference) in refusals {
-            let labels = match reference {
+        for Refusal { reason, entry, series, sample } in refusals {
+            let labels = match series {
                 Some(reference) => self.tenant.index.read().labels(reference.0),
                 None => self.batch.labels.labels(entry).ok(),
             };
             // Counted above.
-            outcome.reject(reason, entry, labels.as_ref(), 0);
+            outcome.keep(Rejection { reason, series: entry, labels, sample });
         }
         Applied { outcome, batch: self.covered }
     }
 }
 
-/// Logs what the series is and since when it has been counting, for the segment its next sample will be in.
+/// Logs what the series is and since when it counts now, for the segment its next sample will be in.
 #[cold]
 pub(crate) fn define(
     tenant: &Tenant,
@@ -336,7 +349,10 @@ pub(crate) fn define(
     let index = tenant.index.read_recursive();
     let pairs = index.pairs_of(reference.0).expect("a series in a shard is in its tenant's index");
     log.define(reference.0, tenant.id.as_str(), pairs);
-    for step in starts.steps(reference.slot()) {
+    // Of what is in order; a late sample brings its own.
+    if series.is_started()
+        && let Some(step) = starts.steps(reference.slot()).last()
+    {
         log.start(reference.0, step.since, step.start);
     }
     series.defined = log.epoch();
@@ -390,7 +406,7 @@ impl Head {
             }
             if !state.slab.insert(slot, tenant.number) {
                 let taken = "series number is taken by another series".to_owned();
-                return Err(RejectReason::InvalidLabels(taken));
+                return Err(RejectReason::InvalidLabels { fault: LabelFault::Internal, text: taken });
             }
             shard.publish(&state);
             Ref::new(wanted.map_or(home, Ref::shard), slot)

@@ -5,12 +5,15 @@
 //! durable that knows the places; a file that neither memory nor the snapshot refers to goes with the next snapshot.
 //! Layout byte by byte: docs/format/head-chunks.md.
 
+mod verify;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronolith_codec::{Reader, crc32, crc32_continue, write};
-use chronolith_env::{Env, File, OpenMode, Result};
+use chronolith_env::{Env, Error, File, Op, OpenMode, Result};
 use chronolith_model::Timestamp;
 use parking_lot::Mutex;
 
@@ -22,6 +25,8 @@ use crate::{
     options::SHARDS,
     shard::{Ref, ShardState},
 };
+
+pub(crate) use verify::unreadable;
 
 /// Version of the format.
 pub const CHUNK_FILE_VERSION: u16 = 1;
@@ -71,8 +76,10 @@ struct Current {
 pub(crate) struct ChunkFile {
     number: u32,
     path: PathBuf,
-    /// `None` if it is not there, or not a chunk file: each read of it is an error.
-    reader: Option<Box<dyn File>>,
+    /// Why not, if it cannot be opened: each read of it is an error.
+    reader: Result<Box<dyn File>>,
+    /// Whether its first bytes are those of a chunk file of this number.
+    header_intact: bool,
 }
 
 /// The place of a chunk that has left memory.
@@ -130,10 +137,38 @@ impl ChunkFiles {
         Place { file: Arc::clone(file), offset, len }
     }
 
-    /// The files that `places` cannot be read from, because they are missing or something else.
+    /// The files that chunks are said to be in, and that are not there.
     pub(crate) fn missing(&self) -> Vec<PathBuf> {
         let state = self.state.lock();
-        state.known.values().filter(|file| file.reader.is_none()).map(|file| file.path.clone()).collect()
+        state.known.values().filter(|file| file.reader.is_err()).map(|file| file.path.clone()).collect()
+    }
+
+    /// The files that are there, and whose first bytes are damaged. Their chunks do not depend on these.
+    pub(crate) fn headless(&self) -> Vec<PathBuf> {
+        let state = self.state.lock();
+        let headless = state.known.values().filter(|file| file.reader.is_ok() && !file.header_intact);
+        headless.map(|file| file.path.clone()).collect()
+    }
+
+    /// Why a file that is there could not be opened, if that is so of one. It says nothing of what is in it.
+    pub(crate) fn refused(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state.known.values().find_map(|file| {
+            let error = file.reader.as_ref().err().filter(|error| !error.is_not_found())?;
+            Some(Error::new(Op::Open, &file.path, error.kind().into()))
+        })
+    }
+
+    /// Gives a file a further name in `dir`, where it stays for people when nothing needs it any more; says which.
+    pub(crate) fn keep(&self, file: &Path, dir: &Path) -> Option<PathBuf> {
+        let to = dir.join(file.file_name()?);
+        let fs = &self.env.fs;
+        if !fs.exists(&to).ok()? {
+            fs.create_dir_all(dir).ok()?;
+            fs.hard_link(file, &to).ok()?;
+            fs.sync_dir(dir).ok()?;
+        }
+        Some(to)
     }
 
     /// Removes the files that neither `kept` names, nor a chunk in memory refers to. To be called when a snapshot is
@@ -191,7 +226,7 @@ impl ChunkFiles {
         let durable = written.and_then(|()| self.env.fs.sync_dir(&self.dir));
         let file = durable.and_then(|()| {
             let reader = self.env.fs.open(&path, OpenMode::Read)?;
-            Ok(Arc::new(ChunkFile { number, path: path.clone(), reader: Some(reader) }))
+            Ok(Arc::new(ChunkFile { number, path: path.clone(), reader: Ok(reader), header_intact: true }))
         });
         match file {
             Ok(file) => {
@@ -294,6 +329,21 @@ impl Place {
         self.len as usize
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Where the record of the chunk begins, and how many bytes it has.
+    pub(crate) fn record(&self) -> (u64, u64) {
+        (self.offset.into(), (RECORD_HEADER_BYTES + self.len()) as u64)
+    }
+
+    /// Where the record of the chunk ends.
+    fn end(&self) -> u64 {
+        self.record().0 + self.record().1
+    }
+
     /// Reads the chunk's bytes back.
     pub(crate) fn read(&self) -> Result<Vec<u8>, ReadError> {
         self.try_read().map_err(|damage| ReadError::ChunkFile {
@@ -304,9 +354,14 @@ impl Place {
     }
 
     fn try_read(&self) -> Result<Vec<u8>, ChunkDamage> {
-        let reader = self.file.reader.as_ref().ok_or(ChunkDamage::Missing)?;
+        let refused = |error: &Error| match error.kind() {
+            ErrorKind::UnexpectedEof => ChunkDamage::Cut,
+            ErrorKind::NotFound => ChunkDamage::Missing,
+            _ => ChunkDamage::Device,
+        };
+        let reader = self.file.reader.as_ref().map_err(refused)?;
         let mut record = vec![0; RECORD_HEADER_BYTES + self.len().min(HISTOGRAM_CHUNK_BYTES_MAX)];
-        reader.read_exact_at(u64::from(self.offset), &mut record).map_err(|_| ChunkDamage::Unreadable)?;
+        reader.read_exact_at(u64::from(self.offset), &mut record).map_err(|error| refused(&error))?;
         let fits =
             decode(self.file.number, self.offset, &record).is_some_and(|chunk| chunk.len() == self.len());
         if !fits {
@@ -336,8 +391,9 @@ fn collect(
 
 impl ChunkFile {
     fn open(env: &Env, path: PathBuf, number: u32) -> Self {
-        let reader = env.fs.open(&path, OpenMode::Read).ok();
-        Self { number, path, reader: reader.filter(|file| is_chunk_file(file.as_ref(), number)) }
+        let reader = env.fs.open(&path, OpenMode::Read);
+        let header_intact = reader.as_ref().is_ok_and(|file| is_chunk_file(file.as_ref(), number));
+        Self { number, path, reader, header_intact }
     }
 }
 

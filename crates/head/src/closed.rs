@@ -216,6 +216,23 @@ impl ClosedChunk {
         Ok(())
     }
 
+    /// The same; of one that cannot be read nothing, and it is handed to `unread`.
+    pub(crate) fn read_or(
+        &self,
+        range: TimeRange,
+        into: &mut Samples,
+        unread: &mut dyn FnMut(&Self, ReadError),
+    ) {
+        let (floats, histograms) = (into.timestamps.len(), into.histograms.len());
+        if let Err(error) = self.read(range, into) {
+            into.timestamps.truncate(floats);
+            into.values.truncate(floats);
+            into.histogram_timestamps.truncate(histograms);
+            into.histograms.truncate(histograms);
+            unread(self, error);
+        }
+    }
+
     /// Its histograms inside `range`; none of a chunk of floats.
     pub(crate) fn histograms(&self, range: TimeRange) -> Result<Vec<(Timestamp, Histogram)>, ReadError> {
         let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
@@ -241,21 +258,6 @@ impl ClosedChunk {
         Ok(())
     }
 
-    /// The bits of the float at `t`.
-    pub(crate) fn float_at(&self, t: Timestamp) -> Option<u64> {
-        match self.kind {
-            // What cannot be read is not known.
-            ChunkKind::Float => float_at(&self.bytes().ok()?, t),
-            ChunkKind::Histogram => None,
-        }
-    }
-
-    /// The histogram at `t`.
-    pub(crate) fn histogram_at(&self, t: Timestamp) -> Option<Histogram> {
-        // What cannot be read is not known.
-        self.histograms(TimeRange::new(t, t)).ok()?.pop().map(|(_, histogram)| histogram)
-    }
-
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> usize {
         let bytes = match &self.bytes {
@@ -270,6 +272,30 @@ impl ClosedChunk {
 pub(crate) fn float_at(chunk: &[u8], t: Timestamp) -> Option<u64> {
     let found = XorIter::new(chunk).map_while(Result::ok).find(|(at, _)| *at >= t);
     found.filter(|(at, _)| *at == t).map(|(_, value)| value.to_bits())
+}
+
+/// The histogram at `t` of a chunk of histograms.
+pub(crate) fn histogram_at(chunk: &[u8], t: Timestamp) -> Option<Histogram> {
+    let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
+    decode_histograms_into(chunk, t, t, &mut timestamps, &mut histograms).ok()?;
+    histograms.pop()
+}
+
+/// The chunk, of a sorted list without overlaps, in whose time `t` is.
+pub(crate) fn chunk_at(chunks: &[ClosedChunk], t: Timestamp) -> Option<&ClosedChunk> {
+    chunks.get(chunks.partition_point(|chunk| chunk.max() < t)).filter(|chunk| chunk.min() <= t)
+}
+
+/// Adds `chunks`, which ascend, behind `closed`; `None`, and nothing done, if they are not behind all of it and before
+/// `open`, where there is an open chunk.
+pub(crate) fn extend_closed(
+    closed: &mut Vec<ClosedChunk>,
+    chunks: Vec<ClosedChunk>,
+    open: Option<Timestamp>,
+) -> Option<()> {
+    let (first, last) = (chunks.first()?.min(), chunks.last()?.max());
+    let fits = closed.last().is_none_or(|known| known.max() < first) && open.is_none_or(|open| last < open);
+    fits.then(|| closed.extend(chunks))
 }
 
 /// The chunks, of a sorted list without overlaps, that have something in `range`.

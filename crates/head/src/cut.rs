@@ -6,8 +6,8 @@
 //! stay, for the next cut.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, atomic::Ordering},
     vec,
 };
 
@@ -29,6 +29,7 @@ use crate::{
     slab::Slab,
     tenant::Tenant,
     truncate::{Sweep, Truncation},
+    unread::UnreadChunk,
 };
 
 /// Series looked at under one lock.
@@ -68,6 +69,8 @@ pub struct Cut {
     /// The boundary of the last finished cut: what is in order at or before it is in blocks.
     from: Timestamp,
     sequences: Vec<u64>,
+    /// By tenant and window, the series that have something there; `None` before [`Head::cut_windows`].
+    places: OnceLock<BTreeMap<(u32, i64), RoaringBitmap>>,
 }
 
 impl Cut {
@@ -153,63 +156,83 @@ impl Head {
         drop(states);
         cuts.begun = point;
         self.cut.store(point.boundary, Ordering::Release);
-        Cut { point, from: self.cut_finished(), sequences }
+        Cut { point, from: self.cut_finished(), sequences, places: OnceLock::new() }
     }
 
-    /// The windows in which tenants have something to be written, oldest first. Looks at each series once.
+    /// The windows in which tenants have something to be written, oldest first. Looks at each series once, and remembers
+    /// which has something where.
     #[must_use]
     pub fn cut_windows(&self, cut: &Cut) -> Vec<(TenantId, Vec<TimeRange>)> {
-        let mut windows: BTreeMap<u32, BTreeSet<i64>> = BTreeMap::new();
-        // Neighbours are mostly alike.
-        let mut last = None;
-        let mut note = |tenant: u32, piece: TimeRange| {
-            let number = window_number(piece.min);
-            if last.replace((tenant, number)) != Some((tenant, number)) {
-                windows.entry(tenant).or_default().insert(number);
-            }
+        let mut windows: BTreeMap<u32, Vec<TimeRange>> = BTreeMap::new();
+        for (tenant, number) in cut.places.get_or_init(|| self.cut_places(cut)).keys() {
+            windows.entry(*tenant).or_default().push(closed::window(*number));
+        }
+        let named = |(tenant, windows): (u32, Vec<TimeRange>)| {
+            Some((self.tenants.by_number(tenant)?.id.clone(), windows))
+        };
+        windows.into_iter().filter_map(named).collect()
+    }
+
+    /// The series that have something to be written, by tenant and window.
+    fn cut_places(&self, cut: &Cut) -> BTreeMap<(u32, i64), RoaringBitmap> {
+        let mut places: BTreeMap<(u32, i64), RoaringBitmap> = BTreeMap::new();
+        let mut note = |tenant: u32, reference: Ref, piece: TimeRange| {
+            places.entry((tenant, window_number(piece.min))).or_default().insert(reference.0);
         };
         let all = TimeRange::new(Timestamp::MIN, cut.boundary());
-        for shard in &self.shards {
+        for (number, shard) in self.shards.iter().enumerate() {
             let pages = shard.lock().slab.pages();
             for page in 0..pages {
                 let mut state = shard.lock();
                 let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
-                slab.for_each(page, |_, series, closed| {
-                    cut.pieces(series, closed, all).for_each(|piece| note(series.tenant(), piece));
+                slab.for_each(page, |slot, series, closed| {
+                    let reference = Ref::new(number, slot);
+                    cut.pieces(series, closed, all).for_each(|piece| note(series.tenant(), reference, piece));
                 });
                 let slots = Slab::slots_of(page);
                 let tenant = |slot| slab.get(slot).map(|(series, _)| series.tenant());
                 histograms.for_each(slots.clone(), |slot, lane| {
                     let Some(tenant) = tenant(slot) else { return };
-                    cut.pieces_of(lane, all).for_each(|piece| note(tenant, piece));
+                    cut.pieces_of(lane, all).for_each(|piece| note(tenant, Ref::new(number, slot), piece));
                 });
                 let mut of_frozen = |slot, frozen: &[ClosedChunk]| {
                     let Some(tenant) = tenant(slot) else { return };
-                    frozen.iter().for_each(|chunk| note(tenant, chunk.range()));
+                    frozen.iter().for_each(|chunk| note(tenant, Ref::new(number, slot), chunk.range()));
                 };
                 late.for_each_frozen(slots.clone(), accounts, &mut of_frozen);
                 histograms.late.for_each_frozen(slots, accounts, &mut of_frozen);
             }
         }
-        let named = |(tenant, windows): (u32, BTreeSet<i64>)| {
-            let tenant = self.tenants.by_number(tenant)?;
-            Some((tenant.id.clone(), windows.into_iter().map(closed::window).collect()))
-        };
-        windows.into_iter().filter_map(named).collect()
+        places
     }
 
     /// The series of `tenant` that have something in `window`, both ends included; some may turn out to have nothing.
+    /// Looks at no others, if [`Head::cut_windows`] has been asked before, and at none where `window` is one of its.
     #[must_use]
     pub fn cut_series(&self, cut: &Cut, tenant: &TenantId, window: TimeRange) -> CutSeries {
         let Some(tenant) = self.tenants.get(tenant) else {
             return CutSeries { tenant: None, left: RoaringBitmap::new(), metrics: Vec::new().into_iter() };
         };
         let index = SharedIndex(&tenant.index);
-        let Ok(all) = resolve(&index, &[]);
+        let left = match cut.candidates(tenant.number, window) {
+            Some((candidates, true)) => candidates,
+            Some((candidates, false)) => self.with_pieces(cut, &candidates, window),
+            None => {
+                let Ok(all) = resolve(&index, &[]);
+                self.with_pieces(cut, &all, window)
+            }
+        };
+        let mut metrics = vec![String::new()];
+        metrics.extend(index.values(METRIC_NAME));
+        CutSeries { tenant: Some(tenant), left, metrics: metrics.into_iter() }
+    }
+
+    /// Those of `candidates` that have something in `window`.
+    fn with_pieces(&self, cut: &Cut, candidates: &RoaringBitmap, window: TimeRange) -> RoaringBitmap {
         let mut left = RoaringBitmap::new();
-        for (number, shard) in self.shards.iter().enumerate() {
-            let of_shard: Vec<Ref> =
-                all.iter().map(Ref).filter(|reference| reference.shard() == number).collect();
+        let mut by_shard: Vec<Vec<Ref>> = vec![Vec::new(); self.shards.len()];
+        candidates.iter().map(Ref).for_each(|reference| by_shard[reference.shard()].push(reference));
+        for (shard, of_shard) in self.shards.iter().zip(by_shard) {
             for some in of_shard.chunks(SERIES_AT_ONCE_MAX) {
                 let mut state = shard.lock();
                 let ShardState { slab, late, histograms, accounts, .. } = &mut *state;
@@ -229,16 +252,15 @@ impl Head {
                 }));
             }
         }
-        let mut metrics = vec![String::new()];
-        metrics.extend(index.values(METRIC_NAME));
-        CutSeries { tenant: Some(tenant), left, metrics: metrics.into_iter() }
+        left
     }
 
     /// Appends the samples that series `reference` has in `window` (both ends included) as part of the cut, in order and
     /// late ones, floats and histograms, each sorted by timestamp, and their starts. None for a series that is gone.
     ///
     /// # Errors
-    /// When something that was stored cannot be read.
+    /// When something that was stored cannot be read; all else has been appended then, unless an open chunk, or a late one,
+    /// contradicts itself. Closed chunks are noted: see [`Head::unread`].
     pub fn read_cut(
         &self,
         cut: &Cut,
@@ -264,8 +286,10 @@ impl Head {
             (chunks.to_vec(), open.to_vec(), frozen.to_vec(), histograms, of_series)
         };
         let start = into.timestamps.len();
+        let mut unread = Vec::new();
+        let mut leave = |chunk: &ClosedChunk, error| unread.push(UnreadChunk::new(reference.0, chunk, error));
         for chunk in &chunks {
-            chunk.read(range, into)?;
+            chunk.read_or(range, into, &mut leave);
         }
         decode_range_into(&open, range.min, range.max, &mut into.timestamps, &mut into.values)?;
         if !frozen.is_empty() {
@@ -276,10 +300,12 @@ impl Head {
             merge_floats(into, start, &late);
         }
         if let Some(histograms) = histograms {
-            histograms.read((range, window), into)?;
+            histograms.read((range, window), into, &mut leave)?;
         }
         into.starts.extend(starts);
-        Ok(())
+        let first = unread.first().map(|chunk: &UnreadChunk| chunk.error().clone());
+        self.note_unread(unread);
+        first.map_or(Ok(()), Err)
     }
 
     /// Forgets what the cut has written. To be called when its blocks are durable, new views begin from its point, and
@@ -296,6 +322,9 @@ impl Head {
             if self.has_log() {
                 series_removed = self.sweep(&sweep);
             } else {
+                // What a snapshot of before the cut had is in blocks.
+                let in_blocks = self.snapshot_cut.load(Ordering::Acquire).saturating_add(1)..=cut.boundary();
+                self.exemplars.retain(None, |_, exemplar| !in_blocks.contains(&exemplar.timestamp));
                 // A snapshot is behind its cut, and the log comes: it may have more of a series, under its number.
                 (0..self.shards.len()).for_each(|number| drop(self.drop_chunks(number, &sweep)));
             }
@@ -305,6 +334,14 @@ impl Head {
 }
 
 impl Cut {
+    /// The series of a tenant that may have something in `window`, and whether all of them have; `None` if that is not known.
+    fn candidates(&self, tenant: u32, window: TimeRange) -> Option<(RoaringBitmap, bool)> {
+        let numbers = (tenant, window_number(window.min))..=(tenant, window_number(window.max));
+        let mut some = RoaringBitmap::new();
+        self.places.get()?.range(numbers).for_each(|(_, series)| some |= series);
+        Some((some, closed::window_of(window.min) == window))
+    }
+
     /// What of `window` is written in order.
     pub(crate) fn range(&self, window: TimeRange) -> TimeRange {
         let min = if self.from == Timestamp::MIN { window.min } else { window.min.max(self.from + 1) };

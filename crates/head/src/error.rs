@@ -27,12 +27,15 @@ pub enum ReadError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkDamage {
-    /// The file is not there, or is something else.
-    #[error("the file is missing or not a chunk file")]
+    /// The file is not there.
+    #[error("the file is missing")]
     Missing,
-    /// The file ends before it, or the device cannot read it.
-    #[error("it cannot be read")]
-    Unreadable,
+    /// The file ends before the chunk does.
+    #[error("the file is cut short")]
+    Cut,
+    /// The device does not give it, or the system refuses.
+    #[error("the device cannot read it")]
+    Device,
     /// The record does not match its checksum.
     #[error("its checksum does not match")]
     Checksum,
@@ -55,6 +58,14 @@ pub enum Error {
     #[error("the head's memory limit of {limit} bytes is reached")]
     MemoryLimit {
         /// The limit.
+        limit: usize,
+    },
+    /// Late samples wait for a cut, and there is no room for more. Retry, or raise the limit.
+    #[error("late samples take {bytes} bytes, {limit} are allowed: they wait to be written to blocks")]
+    LateLimit {
+        /// What they take.
+        bytes: usize,
+        /// What they may take.
         limit: usize,
     },
     /// There are too many tenants.

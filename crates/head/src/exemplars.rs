@@ -110,6 +110,18 @@ impl Exemplars {
         self.publish(&stores);
     }
 
+    /// Forgets exemplars of `tenant`, or of all, that `keep` does not want.
+    pub(crate) fn retain(&self, tenant: Option<u32>, mut keep: impl FnMut(&Labels, &Exemplar) -> bool) {
+        let mut stores = self.stores.lock();
+        let Stores { by_tenant, count, bytes } = &mut *stores;
+        for (_, store) in by_tenant.iter_mut().filter(|(of, _)| tenant.is_none_or(|tenant| tenant == **of)) {
+            let before = (store.len(), store.bytes());
+            store.retain(&mut keep);
+            (*count, *bytes) = (*count + store.len() - before.0, *bytes + store.bytes() - before.1);
+        }
+        self.publish(&stores);
+    }
+
     fn publish(&self, stores: &Stores) {
         self.count.store(stores.count, Ordering::Relaxed);
         self.bytes.store(stores.bytes, Ordering::Relaxed);
@@ -213,13 +225,23 @@ impl Head {
         shard.publish(&state);
     }
 
+    /// Forgets the exemplars of `tenant` that `deleted` says are deleted: blocks have that for good, and what is left here
+    /// is shown beside theirs.
+    pub fn forget_exemplars(&self, tenant: &TenantId, mut deleted: impl FnMut(&Labels, Timestamp) -> bool) {
+        if let Some(tenant) = self.tenants.get(tenant) {
+            let keep = |labels: &Labels, exemplar: &Exemplar| !deleted(labels, exemplar.timestamp);
+            self.exemplars.retain(Some(tenant.number), keep);
+        }
+    }
+
     /// The exemplars of `tenant` that go to blocks with the cut: those at or before its boundary, and behind that of the
     /// last finished one. They stay in memory.
     #[must_use]
     pub fn cut_exemplars(&self, cut: &Cut, tenant: &TenantId) -> Vec<SeriesExemplars> {
         let Some(tenant) = self.tenants.get(tenant) else { return Vec::new() };
         let range = cut.range(TimeRange::ALL);
-        self.exemplars.select(tenant.number, &ExemplarQuery { matcher_sets: vec![Vec::new()], range })
+        self.exemplars
+            .select(tenant.number, &ExemplarQuery { matcher_sets: vec![Vec::new()], range, payer: None })
     }
 }
 
@@ -230,7 +252,7 @@ impl HeadView {
     pub fn exemplars(&self, query: &ExemplarQuery) -> Vec<SeriesExemplars> {
         let Some(tenant) = &self.tenant else { return Vec::new() };
         let range = TimeRange::new(query.range.min.max(self.head.floor()), query.range.max);
-        let query = ExemplarQuery { matcher_sets: query.matcher_sets.clone(), range };
+        let query = ExemplarQuery { range, ..query.clone() };
         self.head.exemplars.select(tenant.number, &query)
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Fixture {
     pub(crate) clock: Arc<WallClock>,
     pub(crate) replayed: ReplayOutcome,
     options: HeadOptions,
-    env: Env,
+    pub(crate) env: Env,
 }
 
 impl Fixture {

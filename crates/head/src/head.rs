@@ -18,10 +18,11 @@ use crate::{
     cut::Cuts,
     error::Error,
     exemplars::Exemplars,
-    options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS},
+    options::{HeadOptions, LATE_PERCENT_MAX, LOG_PENDING_BYTES_MAX, SHARDS},
     shard::Shard,
     stats::Counters,
     tenant::Tenants,
+    unread::Unread,
 };
 
 /// Active series in memory. All methods may be called from any number of threads.
@@ -62,10 +63,14 @@ pub struct Head {
     pub(crate) cut: AtomicI64,
     /// The boundary of the last cut that was finished.
     pub(crate) cut_finished: AtomicI64,
+    /// The boundary of the last cut that was finished before the snapshot that was loaded.
+    pub(crate) snapshot_cut: AtomicI64,
     /// Taken by whoever drops old samples.
     pub(crate) truncating: Mutex<()>,
     /// Taken by whoever removes series.
     pub(crate) sweeping: Mutex<()>,
+    /// Chunks that cannot be read; locked alone.
+    pub(crate) unread: Unread,
 }
 
 /// Series by the hash of their labels, to find the series of labels that come in another spelling.
@@ -119,8 +124,10 @@ impl Head {
             cuts: Mutex::default(),
             cut: AtomicI64::new(Timestamp::MIN),
             cut_finished: AtomicI64::new(Timestamp::MIN),
+            snapshot_cut: AtomicI64::new(Timestamp::MIN),
             truncating: Mutex::new(()),
             sweeping: Mutex::new(()),
+            unread: Unread::default(),
         }
     }
 
@@ -167,6 +174,10 @@ impl Head {
         }
         if self.bytes() >= self.options.memory_bytes_max {
             return Err(Error::MemoryLimit { limit: self.options.memory_bytes_max });
+        }
+        let (bytes, limit) = (self.late_bytes(), self.options.memory_bytes_max / 100 * LATE_PERCENT_MAX);
+        if bytes > limit && !self.options.drops_when_short {
+            return Err(Error::LateLimit { bytes, limit });
         }
         Ok(())
     }
@@ -243,6 +254,12 @@ impl Head {
         let shards: usize = self.shards.iter().map(|shard| shard.chunk_bytes() + shard.slab_bytes()).sum();
         let tables = self.tenants.index_bytes() + self.table_bytes.load(Ordering::Relaxed);
         shards + tables + self.exemplars.bytes()
+    }
+
+    /// Bytes of late samples, part of [`Head::bytes`].
+    #[must_use]
+    pub fn late_bytes(&self) -> usize {
+        self.shards.iter().map(Shard::late_bytes).sum()
     }
 
     /// Measures what is too dear to follow step by step.

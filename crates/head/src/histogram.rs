@@ -18,6 +18,7 @@ use crate::{
     cut::CutPoint,
     error::ReadError,
     late::{LateCopy, LateStore},
+    read_back::Files,
     series::Accounts,
 };
 
@@ -78,8 +79,8 @@ impl HistogramStore {
     }
 
     /// The histogram of `slot` at `t`.
-    pub(crate) fn known(&self, slot: u32, t: Timestamp) -> Option<Histogram> {
-        self.lane(slot).and_then(|lane| lane.known(t)).or_else(|| self.late.known(slot, t))
+    pub(crate) fn known(&self, slot: u32, t: Timestamp, files: Files<'_>) -> Option<Histogram> {
+        self.lane(slot).and_then(|lane| lane.known(t, files)).or_else(|| self.late.known(slot, t))
     }
 
     /// Stores a histogram newer than all of `slot` in order.
@@ -154,9 +155,35 @@ impl HistogramStore {
             self.lanes.insert(slot, Box::new(lane));
         }
         if !late.is_empty() {
-            self.late.restore(slot, late, accounts);
-            accounts.histograms += late.len() as u64;
+            self.restore_late(slot, late, accounts);
         }
+    }
+
+    /// Gives `slot` late histograms back, sorted, no timestamp twice.
+    pub(crate) fn restore_late(
+        &mut self,
+        slot: u32,
+        late: &[(Timestamp, Histogram)],
+        accounts: &mut Accounts,
+    ) {
+        self.late.restore(slot, late, accounts);
+        accounts.histograms += late.len() as u64;
+    }
+
+    /// Adds chunks behind the closed ones of `slot`; `None`, and nothing done, if they do not fit there.
+    pub(crate) fn extend(
+        &mut self,
+        slot: u32,
+        chunks: Vec<ClosedChunk>,
+        accounts: &mut Accounts,
+    ) -> Option<()> {
+        let lane = self.lanes.get_mut(&slot)?;
+        let (bytes, count, samples) = (lane.bytes(), lane.closed().len(), lane.count());
+        lane.extend(chunks)?;
+        accounts.resize_histograms((bytes, count), (lane.bytes(), lane.closed().len()));
+        accounts.samples += lane.count() - samples;
+        accounts.histograms += lane.count() - samples;
+        Some(())
     }
 
     /// Forgets histograms in order of series in `slots` that lie in chunks wholly before `floor`; says how many.
@@ -173,6 +200,23 @@ impl HistogramStore {
             accounts.resize_histograms((ENTRY_BYTES, 0), (0, 0));
         }
         dropped
+    }
+
+    /// Takes a closed chunk of `slot` away; `None` if it is not there.
+    pub(crate) fn remove_closed(
+        &mut self,
+        slot: u32,
+        which: impl Fn(&ClosedChunk) -> bool,
+        accounts: &mut Accounts,
+    ) -> Option<()> {
+        let lane = self.lanes.get_mut(&slot)?;
+        let chunk = lane.remove(which)?;
+        accounts.resize_histograms((chunk.memory(), 1), (0, 0));
+        if lane.last().is_none() {
+            self.lanes.remove(&slot);
+            accounts.resize_histograms((ENTRY_BYTES, 0), (0, 0));
+        }
+        Some(())
     }
 
     /// Gives back the room in open chunks of series in `slots` without a histogram since `quiet`.
@@ -195,15 +239,17 @@ impl HistogramCopy {
         self.late.is_some()
     }
 
-    /// Appends what is inside `in_order`, and late inside `range`.
+    /// Appends what is inside `in_order`, and late inside `range`. Closed chunks that cannot be read are left out and
+    /// handed to `unread`.
     pub(crate) fn read(
         &self,
         (in_order, range): (TimeRange, TimeRange),
         into: &mut Samples,
+        unread: &mut dyn FnMut(&ClosedChunk, ReadError),
     ) -> Result<(), ReadError> {
         let start = into.histograms.len();
         for chunk in &self.chunks {
-            chunk.read(in_order, into)?;
+            chunk.read_or(in_order, into, unread);
         }
         if !self.open.is_empty() {
             let (timestamps, histograms) = (&mut into.histogram_timestamps, &mut into.histograms);

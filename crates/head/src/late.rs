@@ -12,7 +12,7 @@ use chronolith_model::{TimeRange, Timestamp};
 use chronolith_storage::Samples;
 
 use crate::{
-    closed::{ClosedChunk, overlapping},
+    closed::{ClosedChunk, float_at, overlapping},
     cut::CutPoint,
     error::ReadError,
     series::Accounts,
@@ -41,8 +41,8 @@ pub(crate) trait LateValue: Clone + Debug {
     /// The samples of a chunk that is in memory.
     fn decode(chunk: &ClosedChunk) -> Vec<(Timestamp, Self::Value)>;
 
-    /// The sample at `t` of a chunk.
-    fn at(chunk: &ClosedChunk, t: Timestamp) -> Option<Self::Value>;
+    /// The sample at `t` of the bytes of a chunk.
+    fn at(chunk: &[u8], t: Timestamp) -> Option<Self::Value>;
 
     /// Appends chunks of `samples`, which are sorted, of one window, and not too many for a chunk.
     fn encode(samples: &[(Timestamp, Self::Value)], into: &mut Vec<ClosedChunk>);
@@ -174,14 +174,13 @@ impl<V: LateValue> LateStore<V> {
         }
     }
 
-    /// Gives `slot`, which has none, its late samples back; sorted, no timestamp twice.
+    /// Gives `slot` late samples back, beside those that it has; sorted, no timestamp twice.
     pub(crate) fn restore(&mut self, slot: u32, samples: &[(Timestamp, V::Value)], accounts: &mut Accounts) {
-        let mut late = LateSeries::<V>::new(self.cut);
+        let late = self.series.entry(slot).or_insert_with(|| Box::new(LateSeries::new(self.cut)));
         run::merge::<V>(&mut late.chunks, samples);
         late.measure(accounts);
         accounts.samples += samples.len() as u64;
         accounts.late += samples.len() as u64;
-        self.series.insert(slot, Box::new(late));
     }
 
     /// What is frozen of the late samples of `slot` inside `range`.
@@ -350,7 +349,7 @@ impl<V: LateValue> LateSeries<V> {
         [&self.chunks, &self.frozen]
             .into_iter()
             .flat_map(|chunks| overlapping(chunks, at))
-            .find_map(|chunk| V::at(chunk, t))
+            .find_map(|chunk| V::at(chunk.in_memory()?, t))
     }
 
     fn buffer_bytes(&self) -> usize {
@@ -430,8 +429,8 @@ impl LateValue for u64 {
         samples
     }
 
-    fn at(chunk: &ClosedChunk, t: Timestamp) -> Option<Self> {
-        chunk.float_at(t)
+    fn at(chunk: &[u8], t: Timestamp) -> Option<Self> {
+        float_at(chunk, t)
     }
 
     fn encode(samples: &[RawSample], into: &mut Vec<ClosedChunk>) {

@@ -9,7 +9,7 @@
 //! Map: [`Head`] · `append` · [`HeadView`] reading · [`HeadReplay`] · [`Snapshots`] ·
 //! [`Cut`] what goes to blocks · `truncate` · [`HeadStats`] · `series` one series' state · `late` its late samples ·
 //! `histogram` its histograms · `offer` what becomes of a sample that is not simply the next float ·
-//! `starts` its start timestamps · `exemplars` ·
+//! `starts` its start timestamps · `missed` what chunk files do not give back at a start, `unread` while it runs · `read_back` what samples are compared with in files · `exemplars` ·
 //! `closed` finished chunks and windows · `slab` where series lie · `shard` · `alias` senders' label bytes to series · `tenant` ·
 //! `shared_index` questions to its index, piece by piece.
 
@@ -23,9 +23,11 @@ mod exemplars;
 mod head;
 mod histogram;
 mod late;
+mod missed;
 mod offer;
 mod options;
 mod read;
+mod read_back;
 mod replay;
 mod series;
 mod shard;
@@ -36,6 +38,7 @@ mod starts;
 mod stats;
 mod tenant;
 mod truncate;
+mod unread;
 
 pub use append::Applied;
 pub use chunk_file::{CHUNK_FILE_VERSION, ChunkFiles, SpillStep};
@@ -43,7 +46,8 @@ pub use closed::{WINDOW_MS, window_of};
 pub use cut::{Cut, CutEntry, CutPoint, CutSeries};
 pub use error::{ChunkDamage, Error, ReadError};
 pub use head::Head;
-pub use options::{HeadOptions, LOG_PENDING_BYTES_MAX, SHARDS, TENANTS_MAX};
+pub use missed::Loss;
+pub use options::{HeadOptions, LATE_PERCENT_MAX, LOG_PENDING_BYTES_MAX, SHARDS, TENANTS_MAX};
 pub use read::{Fetched, HeadView, Selection};
 pub use replay::{HeadReplay, ReplayOutcome};
 pub use snapshot::{
@@ -53,6 +57,7 @@ pub use snapshot::{
 };
 pub use stats::HeadStats;
 pub use truncate::Truncation;
+pub use unread::{Mended, UnreadChunk};
 
 #[cfg(test)]
 mod fixture;

@@ -6,10 +6,11 @@
 use chronolith_model::{Histogram, STALE_NAN_BITS, Timestamp};
 
 use crate::{
-    closed::ClosedChunk,
+    closed::{ClosedChunk, chunk_at},
     cut::CutPoint,
     histogram::{HistogramStore, Lane, OneHistogram, encode_one},
     late::{LateStore, RawSample},
+    read_back::Files,
     series::{Accounts, Series},
     shard::ShardState,
 };
@@ -31,6 +32,8 @@ pub(crate) enum Verdict {
     OutOfOrder,
     /// Outside the window for late samples.
     TooOld,
+    /// Not judged: [`SeriesMut::unread`] has to be read first.
+    Unread,
 }
 
 /// Which late samples are taken.
@@ -54,14 +57,15 @@ pub(crate) struct SeriesMut<'a> {
     pub(crate) late: &'a mut LateStore,
     pub(crate) histograms: &'a mut HistogramStore,
     pub(crate) accounts: &'a mut Accounts,
+    pub(crate) files: Files<'a>,
 }
 
 impl ShardState {
-    /// The series at `slot`.
+    /// The series at `slot`, for whom nobody waits.
     pub(crate) fn series_mut(&mut self, slot: u32) -> Option<SeriesMut<'_>> {
         let Self { slab, late, histograms, accounts, .. } = self;
         let (series, closed) = slab.get_mut(slot)?;
-        Some(SeriesMut { slot, series, closed, late, histograms, accounts })
+        Some(SeriesMut { slot, series, closed, late, histograms, accounts, files: Files::Read })
     }
 
     /// Begins a cut: late samples that are there at or before its boundary are frozen.
@@ -72,6 +76,24 @@ impl ShardState {
 }
 
 impl SeriesMut<'_> {
+    /// Whether a sample at `t` is newer than all that is known, late ones included.
+    pub(crate) fn is_newest(&self, t: Timestamp) -> bool {
+        let late = self.late.newest(self.slot);
+        let late_histogram =
+            if self.series.is_mixed() { self.histograms.late.newest(self.slot) } else { None };
+        self.newest().max(late).max(late_histogram) < Some(t)
+    }
+
+    /// The chunks in files that have to be read before a sample at `t` can be judged.
+    pub(crate) fn unread(&self, t: Timestamp) -> impl Iterator<Item = &ClosedChunk> {
+        let lane = if self.series.is_mixed() { self.histograms.lane(self.slot) } else { None };
+        let closed = [&**self.closed, lane.map_or(&[][..], Lane::closed)];
+        closed
+            .into_iter()
+            .filter_map(move |closed| chunk_at(closed, t))
+            .filter(|chunk| self.files.lack(chunk))
+    }
+
     /// Timestamp of the newest sample in order of either kind.
     pub(crate) fn newest(&self) -> Option<Timestamp> {
         self.series.last().max(self.last_histogram())
@@ -88,6 +110,9 @@ impl SeriesMut<'_> {
     /// Offers a float.
     #[cold]
     pub(crate) fn float(&mut self, (t, bits): RawSample, rule: LateRule) -> Verdict {
+        if self.unread(t).next().is_some() {
+            return Verdict::Unread;
+        }
         let (last, last_histogram) = (self.series.last(), self.last_histogram());
         let cut = self.late.cut().boundary();
         let known = self.known_float(t);
@@ -120,6 +145,9 @@ impl SeriesMut<'_> {
         rule: LateRule,
         one: &mut Vec<u8>,
     ) -> Verdict {
+        if self.unread(t).next().is_some() {
+            return Verdict::Unread;
+        }
         let (last, last_histogram) = (self.series.last(), self.last_histogram());
         let cut = self.late.cut().boundary();
         let newest = self.newest();
@@ -158,8 +186,7 @@ impl SeriesMut<'_> {
 
     /// The bits of the float at `t`.
     fn known_float(&self, t: Timestamp) -> Option<u64> {
-        let in_order = self.series.last().filter(|last| t <= *last);
-        let in_order = in_order.and_then(|_| self.series.known(self.closed, t));
+        let in_order = self.series.known(self.closed, t, self.files);
         in_order.or_else(|| self.late.known(self.slot, t))
     }
 
@@ -167,7 +194,7 @@ impl SeriesMut<'_> {
         if !self.series.is_mixed() {
             return None;
         }
-        self.histograms.known(self.slot, t)
+        self.histograms.known(self.slot, t, self.files)
     }
 }
 

@@ -13,6 +13,10 @@ pub const TENANTS_MAX: usize = 10_000;
 /// in the committer's hands at most.
 pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
 
+/// Late samples take this share of the memory limit at most, in percent, where they leave memory with a cut alone
+/// ([`HeadOptions::drops_when_short`] is not set): beyond it nothing is taken until a cut has made room.
+pub const LATE_PERCENT_MAX: usize = 25;
+
 /// Limits of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadOptions {

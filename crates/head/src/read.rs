@@ -1,9 +1,9 @@
 //! Reading: a tenant's view of the head.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use chronolith_chunk::decode_range_into;
-use chronolith_index::{CompiledMatcher, Count, resolve};
+use chronolith_index::{CompiledMatcher, Count, PostingsSource as _, Selects, resolve};
 use chronolith_model::{Labels, METRIC_NAME, Sample, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{CardinalityEntry, Limited, Samples, StartTimestamp, StorageStats};
 use roaring::RoaringBitmap;
@@ -19,10 +19,16 @@ use crate::{
     shard::{Ref, ShardState},
     shared_index::SharedIndex,
     tenant::Tenant,
+    unread::UnreadChunk,
 };
 
 /// Series whose memory is fetched ahead of their copies.
 const AHEAD: usize = 32;
+
+/// Series copied under one hold of a shard's lock.
+const HELD_MAX: usize = 1024;
+/// So many series are selected in about half a millisecond.
+const QUICK_SERIES_MAX: usize = 1_000;
 
 /// What one tenant saw when the view was opened: samples newer than the newest of then are not shown.
 ///
@@ -53,6 +59,8 @@ pub struct Selection {
 pub struct Fetched {
     /// Of samples in order, and of late ones.
     ranges: Option<(TimeRange, TimeRange)>,
+    /// Their numbers.
+    series: Vec<u32>,
     entries: Vec<Entry>,
     chunks: Vec<ClosedChunk>,
     open: Vec<u8>,
@@ -127,7 +135,7 @@ impl HeadView {
         last
     }
 
-    /// The samples of `series` in `range`, as far as the view shows them. Locks each shard once.
+    /// The samples of `series` in `range`, as far as the view shows them.
     #[must_use]
     pub fn fetch(&self, series: &[u32], range: TimeRange) -> Fetched {
         let floor = self.head.floor();
@@ -135,16 +143,17 @@ impl HeadView {
         let in_order = self.in_order(range);
         let mut fetched = Fetched {
             ranges: Some((in_order, range)),
+            series: series.to_vec(),
             entries: vec![Entry::default(); series.len()],
             ..Fetched::default()
         };
         if range.min > range.max {
             return fetched;
         }
-        for (shard, places) in self.head.shards.iter().zip(by_shard(series)) {
-            if places.is_empty() {
-                continue;
-            }
+        let by_shard = by_shard(series);
+        let held = self.head.shards.iter().zip(&by_shard);
+        let held = held.flat_map(|(shard, places)| places.chunks(HELD_MAX).map(move |some| (shard, some)));
+        for (shard, places) in held {
             let mut state = shard.lock();
             let ShardState { slab, late, histograms, starts, accounts, .. } = &mut *state;
             for block in places.chunks(AHEAD) {
@@ -174,7 +183,7 @@ impl HeadView {
                         fetched.histograms.push(copy);
                         entry.histograms = fetched.histograms.len();
                     }
-                    if starts.contains(slot) {
+                    if state.is_started() {
                         // What blocks have is theirs to say, unless late samples are among it.
                         let shown = if has_late { range } else { in_order };
                         let first = fetched.starts.len();
@@ -227,8 +236,21 @@ impl HeadView {
         range: Option<TimeRange>,
         limit: usize,
     ) -> Limited<String> {
-        let Some(index) = self.index().filter(|_| self.concerned(range)) else { return Limited::default() };
-        cut(index.names_among(&Self::union(index, sets)).into_iter(), limit)
+        let mut names = BTreeSet::new();
+        self.visit_label_names(sets, range, &mut |name| add(&mut names, name));
+        cut(names.into_iter(), limit)
+    }
+
+    /// Calls `visit` with the label names of the series that a set of matchers selects, as long as it wants more: in any
+    /// order, some of them several times.
+    pub fn visit_label_names(
+        &self,
+        sets: &[Vec<CompiledMatcher>],
+        range: Option<TimeRange>,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) {
+        let Some(index) = self.index().filter(|_| self.concerned(range)) else { return };
+        let _ = index.visit_names_among(&Self::union(index, sets), visit);
     }
 
     /// The values of label `name` among the series that a set of matchers selects, sorted.
@@ -240,11 +262,26 @@ impl HeadView {
         range: Option<TimeRange>,
         limit: usize,
     ) -> Limited<String> {
-        let Some(index) = self.index().filter(|_| self.concerned(range)) else { return Limited::default() };
-        if sets.is_empty() {
-            return cut(index.values(name).into_iter(), limit);
-        }
-        cut(index.values_among(name, &Self::union(index, sets)).into_iter(), limit)
+        let mut values = BTreeSet::new();
+        self.visit_label_values(name, sets, range, &mut |value| add(&mut values, value));
+        cut(values.into_iter(), limit)
+    }
+
+    /// Calls `visit` with the values of label `name` among the series that a set of matchers selects, as long as it wants
+    /// more: in any order, some of them several times.
+    pub fn visit_label_values(
+        &self,
+        name: &str,
+        sets: &[Vec<CompiledMatcher>],
+        range: Option<TimeRange>,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) {
+        let Some(index) = self.index().filter(|_| self.concerned(range)) else { return };
+        let _ = if sets.is_empty() {
+            index.visit_values(name, visit)
+        } else {
+            index.visit_values_among(name, &Self::union(index, sets), visit)
+        };
     }
 
     /// The labels of the series that a set of matchers selects, sorted.
@@ -260,6 +297,39 @@ impl HeadView {
         let wanted = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
         let series = index.labelled(&Self::union(index, sets), wanted);
         cut(series.into_iter().map(|(labels, _)| labels), limit)
+    }
+
+    /// Calls `visit` with the labels of the series that a set of matchers selects, as long as it wants more: in any order.
+    pub fn visit_series(
+        &self,
+        sets: &[Vec<CompiledMatcher>],
+        range: Option<TimeRange>,
+        visit: &mut dyn FnMut(Labels) -> ControlFlow<()>,
+    ) {
+        let Some(index) = self.index().filter(|_| self.concerned(range)) else { return };
+        let _ = index.visit_labels(&Self::union(index, sets), visit);
+    }
+
+    /// Whether [`HeadView::select`] with `matchers` looks at few values and series only.
+    #[must_use]
+    pub fn is_quick(&self, matchers: &[CompiledMatcher]) -> bool {
+        let Some(tenant) = &self.tenant else { return true };
+        let index = tenant.index.read();
+        if index.len() <= QUICK_SERIES_MAX {
+            return true;
+        }
+        // One that selects few is enough, if the others are asked about those, and not about all values.
+        let literals = |matcher: &CompiledMatcher| match matcher.selects() {
+            Selects::Literals(texts)
+                if texts.len() <= QUICK_SERIES_MAX && !matcher.is_negated() && !matcher.matches_empty() =>
+            {
+                let count = |text: &str| index.postings(matcher.name(), text).map_or(0, |ids| ids.len());
+                Some(texts.iter().map(|text| count(text)).sum())
+            }
+            _ => None,
+        };
+        let fewest: Option<u64> = matchers.iter().filter_map(literals).min();
+        fewest.is_some_and(|fewest| fewest <= QUICK_SERIES_MAX as u64)
     }
 
     /// Counts over the tenant's series, each list at most `limit` long.
@@ -297,12 +367,29 @@ impl Fetched {
     /// # Errors
     /// When something that was stored cannot be read.
     pub fn read(&self, at: usize, into: &mut Samples) -> Result<(), ReadError> {
+        let mut unread = Vec::new();
+        self.read_rest(at, into, &mut unread)?;
+        unread.first().map_or(Ok(()), |chunk| Err(chunk.error().clone()))
+    }
+
+    /// The same, without closed chunks that cannot be read: they are in `unread` then, for [`Head::note_unread`].
+    ///
+    /// # Errors
+    /// When an open chunk, or a late one, contradicts itself.
+    pub fn read_rest(
+        &self,
+        at: usize,
+        into: &mut Samples,
+        unread: &mut Vec<UnreadChunk>,
+    ) -> Result<(), ReadError> {
         let (Some((in_order, range)), Some(entry)) = (self.ranges, self.entries.get(at)) else {
             return Ok(());
         };
+        let reference = self.series.get(at).copied().unwrap_or(u32::MAX);
+        let mut leave = |chunk: &ClosedChunk, error| unread.push(UnreadChunk::new(reference, chunk, error));
         let start = into.timestamps.len();
         for chunk in self.chunks.get(entry.chunks.0..entry.chunks.1).unwrap_or_default() {
-            chunk.read(in_order, into)?;
+            chunk.read_or(in_order, into, &mut leave);
         }
         let open = self.open.get(entry.open.0..entry.open.1).unwrap_or_default();
         decode_range_into(open, in_order.min, in_order.max, &mut into.timestamps, &mut into.values)?;
@@ -310,7 +397,7 @@ impl Fetched {
             merge_floats(into, start, &late.floats(range)?);
         }
         if let Some(copy) = entry.histograms.checked_sub(1).and_then(|at| self.histograms.get(at)) {
-            copy.read((in_order, range), into)?;
+            copy.read((in_order, range), into, &mut leave)?;
         }
         into.starts.extend_from_slice(self.starts.get(entry.starts.0..entry.starts.1).unwrap_or_default());
         Ok(())
@@ -322,6 +409,7 @@ impl Fetched {
         self.open.capacity()
             + self.chunks.capacity() * size_of::<ClosedChunk>()
             + self.entries.capacity() * size_of::<Entry>()
+            + self.series.capacity() * size_of::<u32>()
             + self.starts.capacity() * size_of::<StartTimestamp>()
             + self.late.iter().map(|late| late.bytes() + size_of::<LateCopy>()).sum::<usize>()
             + self.histograms.iter().map(HistogramCopy::bytes).sum::<usize>()
@@ -335,6 +423,13 @@ fn by_shard(series: &[u32]) -> Vec<Vec<usize>> {
         places[Ref(*number).shard()].push(at);
     }
     places
+}
+
+fn add(texts: &mut BTreeSet<String>, text: &str) -> ControlFlow<()> {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
+    }
+    ControlFlow::Continue(())
 }
 
 fn cut<T>(mut all: impl Iterator<Item = T>, limit: usize) -> Limited<T> {

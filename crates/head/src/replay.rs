@@ -1,7 +1,7 @@
 //! Replay: the log's content back into the head.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hint::black_box,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -9,14 +9,17 @@ use std::{
 use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
 use chronolith_storage::StartTimestamp;
 use chronolith_wal::{LoggedBlob, LoggedSample, LoggedStart, Replay, SeriesDef};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
+    closed::ChunkKind,
     error::Error,
     head::Head,
     histogram::decode_one,
+    missed::{Loss, MissedChunks},
     offer::{LateRule, SeriesMut, Verdict},
     options::SHARDS,
+    read_back::Files,
     shard::{Ref, ShardState},
     snapshot::Loaded,
 };
@@ -32,6 +35,12 @@ pub struct HeadReplay<'a> {
     renumbered: RwLock<HashMap<u32, u32>>,
     /// By shard: what is known from a snapshot.
     sequences: [u64; SHARDS],
+    /// By shard: what had been logged up to this was in the snapshot, whatever became of it.
+    known: [u64; SHARDS],
+    /// By shard, chunks that could not be read back.
+    missed: Vec<Mutex<MissedChunks>>,
+    /// Whether there are any.
+    is_missed: bool,
     covers: Vec<Cover>,
     stored: AtomicU64,
     skipped: AtomicU64,
@@ -75,6 +84,9 @@ impl<'a> HeadReplay<'a> {
             head,
             renumbered: RwLock::default(),
             sequences: [0; SHARDS],
+            known: [u64::MAX; SHARDS],
+            missed: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            is_missed: false,
             covers: Vec::new(),
             stored: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -89,6 +101,12 @@ impl<'a> HeadReplay<'a> {
     #[must_use]
     pub fn behind(mut self, loaded: &Loaded) -> Self {
         self.sequences = loaded.sequences;
+        // Where that is not known, all of the log may be of before.
+        self.known = loaded.known.map(|known| if known == 0 { u64::MAX } else { known });
+        for (missed, of) in self.missed.iter_mut().zip(&loaded.missed) {
+            self.is_missed |= !of.is_empty();
+            missed.get_mut().clone_from(of);
+        }
         self.renumbered.get_mut().extend(&loaded.renumbered);
         self
     }
@@ -106,6 +124,35 @@ impl<'a> HeadReplay<'a> {
         }
         self.covers.push(Cover { tenant, sequences: by_shard, range });
         Ok(())
+    }
+
+    /// What chunk files did not give back, and the log has not given either; of that what was behind `boundary`. To be asked
+    /// behind the replay, before its end.
+    #[must_use]
+    pub fn losses(&self, boundary: Timestamp) -> Vec<Loss> {
+        let mut losses = BTreeMap::new();
+        let behind = boundary.saturating_add(1).max(self.head.floor());
+        for (shard, missed) in self.head.shards.iter().zip(&self.missed) {
+            let missed = missed.lock();
+            if missed.is_empty() {
+                continue;
+            }
+            let state = shard.lock();
+            let tenant = |reference| {
+                let (series, _) = state.slab.get(Ref(reference).slot())?;
+                Some(self.head.tenants.by_number(series.tenant())?.id.clone())
+            };
+            missed.losses(behind, tenant, &mut losses);
+        }
+        losses.into_values().collect()
+    }
+
+    /// What is to be told of samples found in a record of `shard` of this number, which are now of shard `of`.
+    fn missed_in(&self, of: usize, (shard, sequence): (usize, u64)) -> Option<MutexGuard<'_, MissedChunks>> {
+        if !self.is_missed || sequence > self.known[shard] {
+            return None;
+        }
+        Some(self.missed[of].lock()).filter(|missed| !missed.is_empty())
     }
 
     /// Ends the replay: series without a sample go again.
@@ -135,12 +182,13 @@ impl<'a> HeadReplay<'a> {
             let shard = &self.head.shards[reference.shard()];
             let mut state = shard.lock();
             let ShardState { slab, starts, accounts, .. } = &mut *state;
-            if slab.get(reference.slot()).is_none() {
+            if let Some((series, _)) = slab.get_mut(reference.slot()) {
+                starts.set(reference.slot(), StartTimestamp { since: *since, start: *start }, accounts);
+                series.set_started(starts.contains(reference.slot()));
+                shard.publish(&state);
+            } else {
                 // As with samples.
                 slab.reserve_through(reference.slot().min(Ref::SLOT_MAX));
-            } else {
-                starts.set(reference.slot(), StartTimestamp { since: *since, start: *start }, accounts);
-                shard.publish(&state);
             }
         }
     }
@@ -168,6 +216,7 @@ impl<'a> HeadReplay<'a> {
 
     /// Applies samples of series of one shard.
     fn apply(&self, shard: usize, sequence: u64, samples: &[LoggedSample]) {
+        let mut missed = self.missed_in(shard, (shard, sequence));
         let floor = self.head.floor();
         let mut times = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
         let (mut stored, mut skipped, mut orphans) = (0, 0, 0);
@@ -185,7 +234,8 @@ impl<'a> HeadReplay<'a> {
                 let Some((series, closed)) = slab.get_mut(slot) else {
                     // Its number must not be given to another series, or that one would inherit the sample.
                     slab.reserve_through(slot.min(Ref::SLOT_MAX));
-                    orphans += 1;
+                    // A cut has what was still on its way to the log as well: blocks have that, and the series is gone.
+                    *(if sample.timestamp <= cut { &mut skipped } else { &mut orphans }) += 1;
                     continue;
                 };
                 let in_block = |cover: &&Cover| {
@@ -196,13 +246,17 @@ impl<'a> HeadReplay<'a> {
                     continue;
                 }
                 let (t, bits) = (sample.timestamp, sample.value.to_bits());
-                if !series.is_plain() || !series.offer(closed, t, bits, cut, accounts) {
-                    let mut of = SeriesMut { slot, series, closed, late, histograms, accounts };
+                if series.is_mixed() || !series.offer(closed, t, bits, cut, accounts) {
+                    let files = Files::Read;
+                    let mut of = SeriesMut { slot, series, closed, late, histograms, accounts, files };
                     // A record may be in the log twice.
                     if of.float((t, bits), LateRule::Logged) != Verdict::Stored {
                         skipped += 1;
                         continue;
                     }
+                }
+                if let Some(missed) = &mut missed {
+                    missed.found(sample.series, ChunkKind::Float, t);
                 }
                 stored += 1;
                 times.min = times.min.min(t);
@@ -229,14 +283,17 @@ impl HeadReplay<'_> {
         let covers: Vec<&Cover> =
             self.covers.iter().filter(|cover| sequence <= cover.sequences[shard]).collect();
         let (mut stored, mut skipped, mut orphans, mut invalid) = (0, 0, 0, 0);
+        let mut missed = self.missed_in(of, (shard, sequence));
         let mut one = Vec::new();
         let shard = &self.head.shards[of];
         let mut state = shard.lock();
+        let cut = state.late.cut().boundary();
         for logged in histograms {
             let (slot, t) = (Ref(logged.series).slot(), logged.timestamp);
             let Some(mut series) = state.series_mut(slot) else {
                 state.slab.reserve_through(slot.min(Ref::SLOT_MAX));
-                orphans += 1;
+                // As with floats.
+                *(if t <= cut { &mut skipped } else { &mut orphans }) += 1;
                 continue;
             };
             let tenant = series.series.tenant();
@@ -250,6 +307,9 @@ impl HeadReplay<'_> {
                 continue;
             };
             if series.histogram(t, &histogram, LateRule::Logged, &mut one) == Verdict::Stored {
+                if let Some(missed) = &mut missed {
+                    missed.found(logged.series, ChunkKind::Histogram, t);
+                }
                 stored += 1;
                 times.min = times.min.min(t);
                 times.max = times.max.max(t);

@@ -3,7 +3,10 @@
 use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter};
 use chronolith_model::{Sample, TimeRange, Timestamp};
 
-use crate::closed::{ChunkKind, ClosedChunk, float_at, overlapping_with_open, window_end};
+use crate::{
+    closed::{ChunkKind, ClosedChunk, chunk_at, extend_closed, float_at, overlapping_with_open, window_end},
+    read_back::Files,
+};
 
 /// A chunk is closed at so many samples.
 pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
@@ -16,7 +19,8 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1024;
 pub(crate) struct Series {
     appender: XorAppender,
     open: Vec<u8>,
-    /// Number of the tenant, with [`Series::MIXED`] where there are histograms; [`Series::VACANT`] for a free slot.
+    /// Number of the tenant, with [`Series::MIXED`] where there are histograms and [`Series::STARTED`] where there are start
+    /// timestamps; [`Series::VACANT`] for a free slot.
     tenant: u32,
     /// The log's segment epoch in which the series was last defined; 0 = never.
     pub(crate) defined: u32,
@@ -28,6 +32,8 @@ impl Series {
     const VACANT: u32 = u32::MAX;
     /// Beside the number of the tenant: the series has histograms, or had some until lately.
     const MIXED: u32 = 1 << 31;
+    /// The series has start timestamps, or had some until lately.
+    const STARTED: u32 = 1 << 30;
 
     pub(crate) const fn vacant() -> Self {
         Self { appender: XorAppender::new(), open: Vec::new(), tenant: Self::VACANT, defined: 0 }
@@ -35,7 +41,7 @@ impl Series {
 
     /// Makes a vacant place a series of `tenant`.
     pub(crate) fn occupy(&mut self, tenant: u32) {
-        debug_assert!(tenant < Self::MIXED);
+        debug_assert!(tenant < Self::STARTED);
         self.tenant = tenant;
     }
 
@@ -46,24 +52,36 @@ impl Series {
     /// The number of its tenant.
     #[inline]
     pub(crate) fn tenant(&self) -> u32 {
-        self.tenant & !Self::MIXED
+        self.tenant & !(Self::MIXED | Self::STARTED)
     }
 
-    /// Whether it is a series that has floats alone: nothing but [`Series::offer`] is to be asked about a new one.
+    /// Whether it is a series that has floats alone, without starts: nothing but [`Series::offer`] is to be asked about a new
+    /// one.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.tenant < Self::MIXED
+        self.tenant < Self::STARTED
     }
 
     /// Whether it has histograms, or had some until lately.
     #[inline]
     pub(crate) fn is_mixed(&self) -> bool {
-        !self.is_plain() && !self.is_vacant()
+        self.tenant & Self::MIXED != 0 && !self.is_vacant()
     }
 
     /// Notes whether it has histograms.
     pub(crate) fn set_mixed(&mut self, mixed: bool) {
         self.tenant = if mixed { self.tenant | Self::MIXED } else { self.tenant & !Self::MIXED };
+    }
+
+    /// Whether it has start timestamps, or had some until lately.
+    #[inline]
+    pub(crate) fn is_started(&self) -> bool {
+        self.tenant & Self::STARTED != 0 && !self.is_vacant()
+    }
+
+    /// Notes whether it has start timestamps.
+    pub(crate) fn set_started(&mut self, started: bool) {
+        self.tenant = if started { self.tenant | Self::STARTED } else { self.tenant & !Self::STARTED };
     }
 
     /// Timestamp of the newest float.
@@ -85,7 +103,8 @@ impl Series {
 
     /// Takes a float if it is newer than the newest and than `cut`, else says no. `accounts` are those of the shard. Of a
     /// series with histograms, [`crate::offer::SeriesMut`] is to be asked.
-    #[inline]
+    // Always: the call is a twentieth of an append.
+    #[inline(always)]
     pub(crate) fn offer(
         &mut self,
         closed: &mut Vec<ClosedChunk>,
@@ -119,20 +138,21 @@ impl Series {
         true
     }
 
-    /// The bits of the value at `t`, which is not after the newest sample.
+    /// The bits of the value at `t`.
     #[cold]
-    pub(crate) fn known(&self, closed: &[ClosedChunk], t: Timestamp) -> Option<u64> {
+    pub(crate) fn known(&self, closed: &[ClosedChunk], t: Timestamp, files: Files<'_>) -> Option<u64> {
         let last = self.last()?;
-        if t == last {
-            return Some(self.appender.last_value_bits());
+        if t >= last {
+            return (t == last).then(|| self.appender.last_value_bits());
         }
-        // At most one chunk is read, and it is short.
-        match closed.get(closed.partition_point(|chunk| chunk.max() < t)) {
-            Some(chunk) => chunk.float_at(t),
-            None => float_at(&self.open, t),
+        // At most one chunk is looked into, and it is short.
+        if closed.last().is_none_or(|chunk| chunk.max() < t) {
+            return float_at(&self.open, t);
         }
+        files.look(chunk_at(closed, t)?, |bytes| float_at(bytes, t))
     }
 
+    #[cold]
     fn close(&mut self, closed: &mut Vec<ClosedChunk>, accounts: &mut Accounts) {
         let first = XorIter::new(&self.open).next();
         let max = self.appender.last_timestamp();
@@ -225,6 +245,23 @@ impl Series {
         accounts.grow(open.capacity());
         accounts.samples += appender.count() as u64;
         (self.appender, self.open) = (appender, open);
+    }
+
+    /// Adds chunks behind the closed ones; `None`, and nothing done, if they are not behind those and before the open one.
+    pub(crate) fn extend(
+        &self,
+        closed: &mut Vec<ClosedChunk>,
+        chunks: Vec<ClosedChunk>,
+        accounts: &mut Accounts,
+    ) -> Option<()> {
+        let known = closed.len();
+        extend_closed(closed, chunks, self.open_range().map(|range| range.min))?;
+        for chunk in closed.iter().skip(known) {
+            accounts.grow(chunk.memory());
+            accounts.chunks += 1;
+            accounts.samples += chunk.count() as u64;
+        }
+        Some(())
     }
 
     /// The first and the last timestamp of the open chunk.

@@ -41,6 +41,7 @@ pub(crate) struct Shard {
     chunk_bytes: AtomicUsize,
     slab_bytes: AtomicUsize,
     log_bytes: AtomicUsize,
+    late_bytes: AtomicUsize,
 }
 
 /// What the lock guards.
@@ -71,6 +72,7 @@ impl Shard {
         self.chunk_bytes.store(state.accounts.bytes, Ordering::Relaxed);
         self.slab_bytes.store(state.slab.bytes(), Ordering::Relaxed);
         self.log_bytes.store(state.log.bytes(), Ordering::Relaxed);
+        self.late_bytes.store(state.accounts.late_bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn chunk_bytes(&self) -> usize {
@@ -83,5 +85,9 @@ impl Shard {
 
     pub(crate) fn log_bytes(&self) -> usize {
         self.log_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn late_bytes(&self) -> usize {
+        self.late_bytes.load(Ordering::Relaxed)
     }
 }

@@ -7,7 +7,7 @@
 //! there by mistake: it becomes a candidate as a whole, and conditions that take candidates away are asked later. One
 //! that is removed meanwhile may still be an id of the answer; it has no labels any more, and is passed over.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
+use std::{convert::Infallible, ops::ControlFlow, sync::Arc};
 
 use chronolith_index::{MemoryIndex, Postings, PostingsSource, ValuePage};
 use chronolith_model::Labels;
@@ -52,24 +52,42 @@ impl SharedIndex<'_> {
         labelled
     }
 
-    /// The label names that series of `ids` have, sorted.
-    pub(crate) fn names_among(self, ids: &RoaringBitmap) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
+    /// Calls `visit` with the labels of `ids` that are still there, as long as it wants more.
+    pub(crate) fn visit_labels(
+        self,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(Labels) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         for piece in pieces(ids) {
             let index = self.0.read();
-            add(&mut names, index.names_among(&piece).into_iter());
+            let labels: Vec<Labels> = piece.iter().filter_map(|id| index.labels(id)).collect();
+            drop(index);
+            labels.into_iter().try_for_each(&mut *visit)?;
         }
-        names
+        ControlFlow::Continue(())
     }
 
-    /// The values of label `name` that series of `ids` have, sorted.
-    pub(crate) fn values_among(self, name: &str, ids: &RoaringBitmap) -> BTreeSet<String> {
-        let mut values = BTreeSet::new();
-        for piece in pieces(ids) {
-            let index = self.0.read();
-            add(&mut values, index.values_among(name, &piece).into_iter());
-        }
-        values
+    /// Calls `visit` with the label names that series of `ids` have, as long as it wants more; with some of them several
+    /// times.
+    pub(crate) fn visit_names_among(
+        self,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        pieces(ids)
+            .try_for_each(|piece| self.0.read().names_among(&piece).into_iter().try_for_each(&mut *visit))
+    }
+
+    /// The same with the values of label `name`.
+    pub(crate) fn visit_values_among(
+        self,
+        name: &str,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        pieces(ids).try_for_each(|piece| {
+            self.0.read().values_among(name, &piece).into_iter().try_for_each(&mut *visit)
+        })
     }
 
     /// All values of label `name`, sorted.
@@ -79,7 +97,36 @@ impl SharedIndex<'_> {
         values
     }
 
+    /// Calls `visit` with all values of label `name`, in order, as long as it wants more.
+    pub(crate) fn visit_values(
+        self,
+        name: &str,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
+        self.visit_pages(name, "", &mut |value, _| {
+            if flow.is_continue() {
+                flow = visit(value);
+            }
+            flow
+        })
+    }
+
     fn visit(self, name: &str, prefix: &str, visit: &mut dyn FnMut(&str, Postings<'_>)) {
+        let _ = self.visit_pages(name, prefix, &mut |value, postings| {
+            visit(value, postings);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Stops behind the page in which `visit` first said so.
+    fn visit_pages(
+        self,
+        name: &str,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, Postings<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
         let mut after: Option<Arc<str>> = None;
         loop {
             let page = ValuePage {
@@ -87,19 +134,13 @@ impl SharedIndex<'_> {
                 values_max: VALUES_AT_ONCE_MAX,
                 ids_max: IDS_AT_ONCE_MAX,
             };
-            let last = self.0.read().visit_values(name, prefix, &page, visit);
-            if last.is_none() {
-                return;
+            let last = self.0.read().visit_values(name, prefix, &page, &mut |value, postings| {
+                flow = visit(value, postings);
+            });
+            if last.is_none() || flow.is_break() {
+                return flow;
             }
             after = last;
-        }
-    }
-}
-
-fn add<'a>(texts: &mut BTreeSet<String>, more: impl Iterator<Item = &'a str>) {
-    for text in more {
-        if !texts.contains(text) {
-            texts.insert(text.to_owned());
         }
     }
 }

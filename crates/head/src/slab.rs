@@ -142,7 +142,7 @@ impl Slab {
         let (number, at) = place(slot);
         let Some(Some(page)) = self.pages.get_mut(number) else { return false };
         let Some(series) = page.hot.get_mut(at) else { return false };
-        if !series.is_plain() || series.last().is_some() || !page.closed[at].is_empty() {
+        if series.is_vacant() || series.is_mixed() || series.last().is_some() || !page.closed[at].is_empty() {
             return false;
         }
         series.vacate(&mut page.closed[at], accounts);

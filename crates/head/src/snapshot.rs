@@ -10,8 +10,10 @@
 //! the log's segments may. So at each moment one whole snapshot and the log behind it are there.
 //! Layout byte by byte: docs/format/snapshot.md.
 
+mod chunks;
 mod format;
 mod load;
+mod more;
 mod piece;
 mod restore;
 mod side;
@@ -24,7 +26,7 @@ use std::time::Duration;
 use chronolith_env::Env;
 use chronolith_model::Timestamp;
 
-use crate::{chunk_file::ChunkFiles, head::Head, options::SHARDS};
+use crate::{chunk_file::ChunkFiles, error::ReadError, head::Head, options::SHARDS};
 
 pub use format::{FORMAT_VERSION as SNAPSHOT_VERSION, FORMAT_VERSION_MIN as SNAPSHOT_VERSION_MIN};
 pub use load::{Loaded, SnapshotDamage, SnapshotDamageReason};
@@ -106,8 +108,13 @@ pub enum SnapshotError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A series has more in memory than a section holds. The log is kept; a later attempt succeeds when chunks have left
-    /// memory.
+    /// What is in memory contradicts itself. The log is kept, which has it.
+    #[error("cannot read late samples in memory")]
+    Read(#[from] ReadError),
+    /// A closed chunk cannot be read; it is noted (see [`Head::unread`]). The log may have what it had, and is kept.
+    #[error("what a snapshot is to stand for cannot be read back")]
+    Unread(#[source] ReadError),
+    /// An entry or what was handed over is larger than a section may be.
     #[error("a section of the snapshot would have {bytes} bytes, at most {max} are possible")]
     SectionTooLarge {
         /// Bytes it would have.
@@ -136,6 +143,12 @@ impl Snapshots {
         env.fs.create_dir_all(dir)?;
         let chunk_files = Arc::new(ChunkFiles::open(env, &dir.join("chunks"))?);
         Ok(Self { env: env.clone(), dir: dir.to_path_buf(), chunk_files })
+    }
+
+    /// Gives a damaged chunk file a further name in the directory `quarantine`; says which, if that is possible.
+    #[must_use]
+    pub fn keep_chunk_file(&self, path: &Path) -> Option<PathBuf> {
+        self.chunk_files.keep(path, &self.dir.join("quarantine"))
     }
 
     /// The chunk files that go with them, in the directory `chunks`: for [`Head::spill_step`].

@@ -2,14 +2,11 @@
 //!
 //! They change with each restart of what is counted, so they are kept as steps beside the series that have any: a shard's
 //! map from slots. A sample that comes late gets a step of its own and one behind it, so that its neighbours keep theirs.
-//! Each change of the steps is logged as it is made, and a replay makes the same changes again; all steps of a series are
-//! logged behind each definition, so that they do not go with old segments.
+//! Each change of the steps is logged as it is made, and a replay makes the same changes again. A segment has what the
+//! samples in it need: the newest step is logged behind each definition, for what comes in order, and a late sample's
+//! with the sample.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    mem::size_of,
-    ops::Range,
-};
+use std::{collections::BTreeMap, mem::size_of, ops::Range};
 
 use chronolith_model::{TimeRange, Timestamp};
 use chronolith_storage::StartTimestamp;
@@ -29,7 +26,6 @@ pub(crate) struct StartStore {
     /// Never empty ones; ascending, the first is not 0. A step may be like the one before it: it keeps what follows apart
     /// from a late sample before it.
     series: BTreeMap<u32, Vec<StartTimestamp>>,
-    marks: Marks,
 }
 
 /// A sample that was stored.
@@ -42,10 +38,9 @@ pub(crate) struct Stored {
 }
 
 impl StartStore {
-    /// Whether the series at `slot` has starts. Cheap enough to be asked for each entry of a batch.
-    #[inline]
+    /// Whether the series at `slot` has starts.
     pub(crate) fn contains(&self, slot: u32) -> bool {
-        self.marks.contains(slot)
+        self.series.contains_key(&slot)
     }
 
     /// Series with starts.
@@ -55,7 +50,7 @@ impl StartStore {
 
     /// The steps of the series at `slot`, oldest first.
     pub(crate) fn steps(&self, slot: u32) -> &[StartTimestamp] {
-        if self.contains(slot) { self.series.get(&slot).map_or(&[], Vec::as_slice) } else { &[] }
+        self.series.get(&slot).map_or(&[], Vec::as_slice)
     }
 
     /// Notes and logs that a sample has this start; 0 = not known.
@@ -69,8 +64,10 @@ impl StartStore {
     ) {
         let Stored { reference, timestamp, newest } = stored;
         let slot = reference.slot();
-        let before = StartTimestamp::at(self.steps(slot), timestamp);
-        if before == start {
+        let steps = self.steps(slot);
+        let before = StartTimestamp::at(steps, timestamp);
+        // The step that a late sample finds may be in a segment that goes before its own: it is logged in any case.
+        if before == start && (newest || steps.is_empty()) {
             return;
         }
         self.set(slot, StartTimestamp { since: timestamp, start }, accounts);
@@ -89,7 +86,6 @@ impl StartStore {
             return;
         }
         let steps = self.series.entry(slot).or_default();
-        self.marks.insert(slot);
         let was = if steps.is_empty() { 0 } else { bytes(steps) };
         let at = steps.partition_point(|other| other.since < step.since);
         match steps.get_mut(at) {
@@ -151,9 +147,6 @@ impl StartStore {
 
     /// Forgets the starts of a series.
     pub(crate) fn forget(&mut self, slot: u32, accounts: &mut Accounts) {
-        if !self.contains(slot) {
-            return;
-        }
         if let Some(steps) = self.series.get_mut(&slot) {
             let was = bytes(steps);
             steps.clear();
@@ -168,7 +161,6 @@ impl StartStore {
             Some(steps) if !steps.is_empty() => now = bytes(steps),
             _ => {
                 self.series.remove(&slot);
-                self.marks.remove(slot);
             }
         }
         accounts.resize(was, now);
@@ -183,48 +175,6 @@ fn bytes(steps: &Vec<StartTimestamp>) -> usize {
 fn drop_first(steps: &mut Vec<StartTimestamp>, count: usize) {
     let nothing = steps.get(count).is_some_and(|first| first.start == 0);
     steps.drain(..(count + usize::from(nothing)).min(steps.len()));
-}
-
-/// A set of slots that is asked far more often than it is changed: a bit each, from the lowest one on.
-#[derive(Debug, Default)]
-struct Marks {
-    /// Words of slots that are not kept, because all below the first word are clear.
-    base: usize,
-    words: VecDeque<u64>,
-}
-
-impl Marks {
-    #[inline]
-    fn contains(&self, slot: u32) -> bool {
-        let word = (slot as usize / 64).wrapping_sub(self.base);
-        self.words.get(word).is_some_and(|word| word >> (slot % 64) & 1 != 0)
-    }
-
-    fn insert(&mut self, slot: u32) {
-        let word = slot as usize / 64;
-        if self.words.is_empty() {
-            self.base = word;
-        }
-        while word < self.base {
-            self.words.push_front(0);
-            self.base -= 1;
-        }
-        if self.words.len() <= word - self.base {
-            self.words.resize(word - self.base + 1, 0);
-        }
-        self.words[word - self.base] |= 1 << (slot % 64);
-    }
-
-    fn remove(&mut self, slot: u32) {
-        let word = (slot as usize / 64).wrapping_sub(self.base);
-        if let Some(word) = self.words.get_mut(word) {
-            *word &= !(1 << (slot % 64));
-        }
-        while self.words.front() == Some(&0) {
-            self.words.pop_front();
-            self.base += 1;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Appends beside long questions.
 
 use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
     path::Path,
     sync::{
         Arc,
@@ -107,6 +109,9 @@ fn a_definition_does_not_queue_behind_who_waits_for_the_index() {
     });
 }
 
+/// Shows names one after the other, until it is told to stop.
+type Visit<'a> = dyn Fn(&mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> + 'a;
+
 #[test]
 fn questions_in_pieces_have_the_same_answers() {
     let mut index = MemoryIndex::default();
@@ -136,9 +141,20 @@ fn questions_in_pieces_have_the_same_answers() {
         for wanted in [0, 1, 17, 3000] {
             assert_eq!(shared.labelled(&want, wanted)[..], labelled[..wanted.min(labelled.len())]);
         }
-        assert!(shared.names_among(&want).iter().eq(whole.names_among(&want)));
-        assert!(shared.values_among("id", &want).iter().eq(&whole.values_among("id", &want)));
-        assert!(shared.values_among("group", &want).iter().eq(&whole.values_among("group", &want)));
+        let visited = |visit: &Visit<'_>| {
+            let mut texts = BTreeSet::new();
+            let flow = visit(&mut |text| {
+                texts.insert(text.to_owned());
+                ControlFlow::Continue(())
+            });
+            assert!(flow.is_continue());
+            texts
+        };
+        assert!(visited(&|visit| shared.visit_names_among(&want, visit)).iter().eq(whole.names_among(&want)));
+        for name in ["id", "group"] {
+            let values = visited(&|visit| shared.visit_values_among(name, &want, visit));
+            assert!(values.iter().eq(&whole.values_among(name, &want)), "{name}");
+        }
         assert!(shared.values("id").iter().eq(whole.values("id")));
     }
     // What has gone since is passed over.

@@ -198,6 +198,9 @@ impl Head {
                 if let Some(cut) = sweep.cut {
                     accounts.cut += series.truncate(closed, cut.saturating_add(1), accounts);
                 }
+                if series.is_started() {
+                    series.set_started(starts.contains(slot));
+                }
                 if series.is_mixed() {
                     series.set_mixed(histograms.contains(slot));
                 }

@@ -4,9 +4,12 @@ pub(crate) mod status;
 
 mod ast;
 mod discovery;
+mod exemplars;
 mod labels;
 mod metadata;
+mod paying;
 mod query;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -59,7 +62,7 @@ pub(crate) async fn dispatch(endpoint: Endpoint, request: ApiRequest) -> ApiResu
     match endpoint {
         Endpoint::Query => query::instant(request).await,
         Endpoint::QueryRange => query::range(request).await,
-        Endpoint::QueryExemplars => query::exemplars(request).await,
+        Endpoint::QueryExemplars => exemplars::exemplars(request).await,
         Endpoint::FormatQuery => query::format(request).await,
         Endpoint::ParseQuery => query::parse(request).await,
         Endpoint::Series => labels::series(request).await,

@@ -1,6 +1,9 @@
 //! Own counters: a small registry of atomics, without locks on any path that counts.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
 
 use chronolith_model::MetricType;
 use chronolith_remote::exposition::{ExpositionWriter, HistogramSnapshot};
@@ -165,9 +168,53 @@ const DURATION_BOUNDS: [f64; 13] =
 const CODES: [&str; 14] =
     ["200", "204", "301", "308", "400", "403", "404", "405", "408", "413", "415", "422", "500", "503"];
 
+/// What the door counts.
+#[derive(Debug, Default)]
+pub struct ConnectionMetrics {
+    /// Connections that have a place.
+    pub open: Gauge,
+    /// Connections that were given a place.
+    pub accepted: Counter,
+    /// Connections that waited for a request and were closed so that others had a place.
+    pub closed_idle: Counter,
+    /// Connections that found no place.
+    pub refused: Counter,
+    /// Connections that the operating system could not hand over, for want of file descriptors for example.
+    pub failed: Counter,
+}
+
+impl ConnectionMetrics {
+    fn write(&self, out: &mut ExpositionWriter<'_>) {
+        let open = self.open.get() as f64;
+        out.gauge("chronolith_http_connections_open", "Open connections, refused ones not counted.", open);
+        for (name, help, counter) in [
+            ("chronolith_http_connections_accepted_total", "Connections that were let in.", &self.accepted),
+            (
+                "chronolith_http_connections_closed_idle_total",
+                "Connections closed while they waited for a request, since http.connection_limit was reached.",
+                &self.closed_idle,
+            ),
+            (
+                "chronolith_http_connections_refused_total",
+                "Connections answered 503, or closed, since all others were answering requests.",
+                &self.refused,
+            ),
+            (
+                "chronolith_http_connections_failed_total",
+                "Connections that could not be accepted, for want of file descriptors for example.",
+                &self.failed,
+            ),
+        ] {
+            out.counter(name, help, counter.get());
+        }
+    }
+}
+
 /// What the HTTP side counts.
 #[derive(Debug)]
 pub struct HttpMetrics {
+    /// Connections. Shared with the accept loop.
+    pub connections: Arc<ConnectionMetrics>,
     requests: [CounterVec<14>; Endpoint::COUNT],
     durations: [Histogram; Endpoint::COUNT],
     /// Requests whose client went away before the answer.
@@ -205,6 +252,7 @@ pub struct HttpMetrics {
 impl Default for HttpMetrics {
     fn default() -> Self {
         Self {
+            connections: Arc::default(),
             requests: std::array::from_fn(|_| CounterVec::new(CODES)),
             durations: std::array::from_fn(|_| Histogram::new(&DURATION_BOUNDS)),
             disconnects: Counter::default(),
@@ -258,6 +306,7 @@ impl HttpMetrics {
         }
         let name = "chronolith_http_client_disconnects_total";
         out.counter(name, "Requests whose client went away before the answer.", self.disconnects.get());
+        self.connections.write(out);
         self.write_remote_write(out);
         let name = "chronolith_http_queries_in_flight";
         out.gauge(name, "Queries running or waiting for their turn.", self.queries_in_flight.get() as f64);

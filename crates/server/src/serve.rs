@@ -32,14 +32,14 @@ use self::{
     activity::{Activity, Watched},
     door::{Door, Visitor},
 };
-use crate::state::HttpLimits;
+use crate::{metrics::ConnectionMetrics, state::HttpLimits};
 
-/// How long a connection that was asked to close may still be in the middle of a request's header.
+/// How long after it began a request's header may still be going on when its connection is asked to close.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Accepts connections on `listener` and answers with `router` until `shutdown` completes; then no connection is
 /// accepted any more, idle ones are closed, running requests finish for at most
-/// [`HttpLimits::drain_timeout`], and the function returns.
+/// [`HttpLimits::drain_timeout`], and the function returns. Connections are counted in `metrics`.
 ///
 /// # Errors
 /// None today: failures of `accept` are logged and retried. The signature leaves room for a listener that is gone.
@@ -47,9 +47,10 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: &HttpLimits,
+    metrics: Arc<ConnectionMetrics>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let mut door = Door::new(limits.connections_max);
+    let mut door = Door::new(limits.connections_max, metrics);
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -86,7 +87,7 @@ fn run_connection(
     limits: &HttpLimits,
     mut stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = u64> + use<> {
-    let Visitor { id, stream, peer, activity, place } = visitor;
+    let Visitor { id, stream, peer, activity, place, open } = visitor;
     let stream = ImpatientStream {
         inner: stream,
         patience: limits.send_timeout,
@@ -116,20 +117,21 @@ fn run_connection(
         if let Err(error) = result {
             debug!(%error, "connection ended early");
         }
-        drop(place);
+        drop((open, place));
         id
     }
 }
 
-/// Finishes what `connection` answers; one that has only begun to ask is given up after a while.
+/// Finishes what `connection` answers; one that has only begun to ask is given up, if it began a while ago at once.
 async fn until_closed<E>(
     mut connection: Pin<&mut impl Future<Output = Result<(), E>>>,
     activity: &Activity,
 ) -> Result<(), E> {
     loop {
-        match timeout(CLOSE_PATIENCE, connection.as_mut()).await {
+        let patience = if activity.is_busy() { CLOSE_PATIENCE } else { activity.patience(CLOSE_PATIENCE) };
+        match timeout(patience, connection.as_mut()).await {
             Ok(result) => return result,
-            Err(_) if activity.is_busy() => {}
+            Err(_) if activity.is_busy() || !activity.patience(CLOSE_PATIENCE).is_zero() => {}
             Err(_) => return Ok(()),
         }
     }
@@ -171,7 +173,12 @@ impl AsyncRead for ImpatientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.heard();
+        }
+        read
     }
 }
 

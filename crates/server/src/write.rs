@@ -291,14 +291,13 @@ fn append(
         backend.appender.append_metadata(&tenant, metadata);
     }
     let labels = decoder.labels(message, &decode_limits);
-    let (mut outcome, mut spans) = (AppendOutcome::default(), refused::Spans::new());
+    let mut outcome = AppendOutcome::default();
     if !decoder.series().is_empty() {
         let batch = decoder.batch(&labels);
         let appended = backend.appender.append(&tenant, &batch)?;
         // Also when nothing was stored: what was found to be there already may still be on its way to the disk.
         appended.ticket.wait()?;
         outcome = appended.outcome;
-        spans = refused::spans(&outcome, &batch);
         for rejection in &mut outcome.rejections {
             if rejection.labels.is_none() {
                 rejection.labels = labels.labels(rejection.series).ok();
@@ -319,9 +318,9 @@ fn append(
     metrics.histograms_rejected.add(decoder.histograms());
     metrics.samples_stored.add(outcome.stored);
     metrics.samples_duplicate.add(outcome.duplicates);
-    refused::note(state, &outcome, &spans, peer);
+    refused::note(state, &outcome, peer);
     if outcome.rejected > 0 {
-        return Err(WriteError::Partial(refused::reasons(&outcome, &spans)));
+        return Err(WriteError::Partial(refused::reasons(&outcome)));
     }
     Ok(())
 }

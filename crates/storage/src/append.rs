@@ -6,7 +6,8 @@
 //! covers everything the call *observed* too: a sample that was already there (a silent duplicate) may still be on
 //! its way to disk, and its second sender must wait for the same commit as the first.
 //!
-//! Samples of one series are taken in the order of the batch, of one entry the floats first. A sample that is refused
+//! Samples of one series are taken in the order of the batch, of one entry by time, the float first of two at one time (an engine
+//! that takes no late samples may take all floats first). A sample that is refused
 //! never keeps another from being stored. A series holds one sample per timestamp, a float or a histogram. A stale marker
 //! among the floats of a series whose newest sample is a histogram is stored as a stale histogram. A histogram is stored
 //! under the hint it deserves behind the sample before it ([`Histogram::hint_after`]; nothing is known behind a float).
@@ -92,13 +93,12 @@ pub trait LabelSource {
 pub fn check_label_limits(labels: &Labels) -> Result<(), RejectReason> {
     let (count, bytes) = (labels.len(), labels.size_bytes());
     if count > LABELS_MAX {
-        return Err(RejectReason::InvalidLabels(format!(
-            "series has {count} labels, the limit is {LABELS_MAX}"
-        )));
+        let text = format!("series has {count} labels, the limit is {LABELS_MAX}");
+        return Err(RejectReason::InvalidLabels { fault: LabelFault::TooMany, text });
     }
     if bytes > LABELS_BYTES_MAX {
         let text = format!("labels of series are {bytes} bytes, the limit is {LABELS_BYTES_MAX}");
-        return Err(RejectReason::InvalidLabels(text));
+        return Err(RejectReason::InvalidLabels { fault: LabelFault::TooLong, text });
     }
     Ok(())
 }
@@ -187,6 +187,51 @@ impl fmt::Debug for WriteBatch<'_> {
     }
 }
 
+/// What is wrong with a label set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LabelFault {
+    /// It is not encoded as labels are.
+    Malformed,
+    /// A label has no name.
+    NoName,
+    /// A name or a value is not UTF-8.
+    NotText,
+    /// There is no metric name.
+    NoMetricName,
+    /// A name occurs twice.
+    Duplicate,
+    /// More labels than are allowed.
+    TooMany,
+    /// More bytes in all than are allowed.
+    TooLong,
+    /// A name of more bytes than are allowed.
+    NameTooLong,
+    /// A value of more bytes than are allowed.
+    ValueTooLong,
+    /// Something inside the server.
+    Internal,
+}
+
+impl LabelFault {
+    /// A short name of it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoName => "no_name",
+            Self::NotText => "not_text",
+            Self::NoMetricName => "no_metric_name",
+            Self::Duplicate => "duplicate",
+            Self::TooMany => "too_many",
+            Self::TooLong => "too_long",
+            Self::NameTooLong => "name_too_long",
+            Self::ValueTooLong => "value_too_long",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Why a sample was refused. The texts are Prometheus' where it has one.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -232,9 +277,14 @@ pub enum RejectReason {
     /// A histogram that contradicts itself.
     #[error("{0}")]
     InvalidHistogram(HistogramError),
-    /// A label set that may not be stored; the text says what is wrong with which label.
-    #[error("{0}")]
-    InvalidLabels(String),
+    /// A label set that may not be stored.
+    #[error("{text}")]
+    InvalidLabels {
+        /// What is wrong.
+        fault: LabelFault,
+        /// What is wrong with which label.
+        text: String,
+    },
     /// The limit on active series is reached.
     #[error("per-tenant series limit of {limit} exceeded")]
     SeriesLimit {
@@ -272,7 +322,7 @@ impl RejectReason {
             | Self::DuplicateOfHistogram { .. }
             | Self::DuplicateHistogram { .. } => 4,
             Self::InvalidHistogram(_) => 5,
-            Self::InvalidLabels(_) => 6,
+            Self::InvalidLabels { .. } => 6,
             Self::SeriesLimit { .. } => 7,
             Self::HistogramsUnsupported => 8,
         }
@@ -285,6 +335,38 @@ impl RejectReason {
     }
 }
 
+/// Of which kind a sample is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SampleKind {
+    /// A float.
+    Float,
+    /// A native histogram.
+    Histogram,
+}
+
+/// Which sample of a series is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SampleAt {
+    /// When it was, in milliseconds.
+    pub timestamp: Timestamp,
+    /// Its kind.
+    pub kind: SampleKind,
+}
+
+impl SampleAt {
+    /// The float at `timestamp`.
+    #[must_use]
+    pub const fn float(timestamp: Timestamp) -> Self {
+        Self { timestamp, kind: SampleKind::Float }
+    }
+
+    /// The histogram at `timestamp`.
+    #[must_use]
+    pub const fn histogram(timestamp: Timestamp) -> Self {
+        Self { timestamp, kind: SampleKind::Histogram }
+    }
+}
+
 /// A refusal kept for the answer and the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
@@ -294,6 +376,8 @@ pub struct Rejection {
     pub series: usize,
     /// The series, when its labels are known.
     pub labels: Option<Labels>,
+    /// The sample; `None` when all of the entry is refused for the same reason.
+    pub sample: Option<SampleAt>,
 }
 
 /// What became of a batch.
@@ -313,11 +397,28 @@ impl AppendOutcome {
     /// How many refusals are kept word for word.
     pub const REJECTIONS_MAX: usize = 10;
 
-    /// Notes that `samples` samples of the `series`-th series were refused.
+    /// Notes that all `samples` samples of the `series`-th series were refused.
     pub fn reject(&mut self, reason: RejectReason, series: usize, labels: Option<&Labels>, samples: u64) {
         self.rejected += samples;
+        self.keep(Rejection { reason, series, labels: labels.cloned(), sample: None });
+    }
+
+    /// Notes that `sample` of the `series`-th series was refused.
+    pub fn reject_sample(
+        &mut self,
+        reason: RejectReason,
+        series: usize,
+        labels: Option<&Labels>,
+        sample: SampleAt,
+    ) {
+        self.rejected += 1;
+        self.keep(Rejection { reason, series, labels: labels.cloned(), sample: Some(sample) });
+    }
+
+    /// Keeps a refusal that is counted already, while there is room.
+    pub fn keep(&mut self, rejection: Rejection) {
         if self.rejections.len() < Self::REJECTIONS_MAX {
-            self.rejections.push(Rejection { reason, series, labels: labels.cloned() });
+            self.rejections.push(rejection);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! # Contract
 //! What grows with the size of input takes its memory out of one [`MemoryBudget`], before it takes the memory itself:
 //! the head with its whole limit at the start, so that no query can make samples give way; bodies and answers of HTTP
-//! with their limits; each query block by block, as its ledger grows. What does not fit is refused, nobody waits. The
+//! with their limits; each query block by block, as its ledger grows; imports what they keep, merges of blocks what they may
+//! take. What does not fit is refused, nobody waits. The
 //! sum of all reservations is never above the maximum. Not in it: what waits to be logged (bounded apart), code, thread
 //! stacks, and what the allocator keeps back.
 

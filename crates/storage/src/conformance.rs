@@ -17,7 +17,9 @@ use chronolith_model::{
 };
 
 use crate::{
-    append::{AppendOutcome, Appender, LabelSource, RejectReason, SeriesEntry, WriteBatch},
+    append::{
+        AppendOutcome, Appender, LabelFault, LabelSource, RejectReason, SampleAt, SeriesEntry, WriteBatch,
+    },
     query::{LabelQuery, Querier, Queryable, Samples, SelectHints, SelectRequest},
 };
 
@@ -33,7 +35,10 @@ impl LabelSource for Given<'_> {
     fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
         let labels = &self.0[series].0;
         if labels.metric_name().is_none() {
-            return Err(RejectReason::InvalidLabels("no metric name".to_owned()));
+            return Err(RejectReason::InvalidLabels {
+                fault: LabelFault::NoMetricName,
+                text: "no metric name".to_owned(),
+            });
         }
         Ok(labels.clone())
     }
@@ -198,6 +203,7 @@ fn takes_repetitions_and_refuses_conflicts<E: Appender + Queryable>(engine: &E) 
             if existing.is_nan() && *new == 7.0),
         "{reason:?}"
     );
+    assert_eq!(conflict.rejections[0].sample, Some(SampleAt::float(2_000)), "the one that is refused");
     let found = all(engine, "m");
     assert_eq!(found[0].1.timestamps, [1_000, 2_000, 3_000]);
     assert!(found[0].1.values[1].is_nan(), "the first value stays");
@@ -209,8 +215,8 @@ fn a_refusal_keeps_nothing_else_out<E: Appender + Queryable>(engine: &E) {
     let batch = [series("m", "a", &[(1_000, 1.0)]), nameless, series("m", "b", &[(1_000, 2.0)])];
     let outcome = write(engine, &TenantId::default(), &batch);
     assert_eq!((outcome.stored, outcome.rejected), (2, 2));
-    assert!(matches!(outcome.rejections[0].reason, RejectReason::InvalidLabels(_)));
-    assert_eq!(outcome.rejections[0].series, 1);
+    assert!(matches!(outcome.rejections[0].reason, RejectReason::InvalidLabels { .. }));
+    assert_eq!((outcome.rejections[0].series, outcome.rejections[0].sample), (1, None), "all of the entry");
     assert_eq!(all(engine, "m").len(), 2);
 }
 
@@ -306,7 +312,7 @@ pub fn check_label_limits<E: Appender + Queryable>(mut make: impl FnMut() -> E) 
     for large in [of(LABELS_MAX + 1, 1), of(2, LABELS_BYTES_MAX)] {
         let outcome = write(&engine, &TenantId::default(), &[large, series("n", "a", &[(1_000, 1.0)])]);
         assert_eq!((outcome.rejected, outcome.stored + outcome.duplicates), (1, 1), "the rest is stored");
-        assert!(matches!(outcome.rejections[0].reason, RejectReason::InvalidLabels(_)));
+        assert!(matches!(outcome.rejections[0].reason, RejectReason::InvalidLabels { .. }));
     }
     assert_eq!(all(&engine, "m").len(), 2);
 }

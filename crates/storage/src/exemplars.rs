@@ -141,7 +141,23 @@ impl ExemplarStore {
         true
     }
 
-    /// The exemplars in question, by series, sorted by labels.
+    /// Drops all that `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Labels, &Exemplar) -> bool) {
+        let kept: Vec<bool> = self.iter().map(|(labels, exemplar)| keep(labels, exemplar)).collect();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        // In the order of arrival, which is that of each series.
+        let all: Vec<(Labels, Exemplar)> =
+            self.iter().map(|(labels, exemplar)| (labels.clone(), exemplar.clone())).collect();
+        (self.series, self.arrivals, self.bytes) = (HashMap::new(), VecDeque::new(), 0);
+        for ((labels, exemplar), _) in all.into_iter().zip(kept).filter(|(_, kept)| *kept) {
+            let _ = self.add(&labels, exemplar);
+        }
+    }
+
+    /// The exemplars in question, by series, sorted by labels. Breaks off where [`ExemplarQuery::payer`] refuses to pay for
+    /// more, who then knows.
     #[must_use]
     pub fn select(&self, query: &ExemplarQuery) -> Vec<SeriesExemplars> {
         let wanted = |labels: &Labels| {
@@ -150,16 +166,20 @@ impl ExemplarStore {
             query.matcher_sets.iter().any(|matchers| matchers.iter().all(meets))
         };
         let inside = |exemplar: &&Exemplar| (query.range.min..=query.range.max).contains(&exemplar.timestamp);
-        let mut found: Vec<SeriesExemplars> = self
-            .series
-            .iter()
-            .filter(|(labels, _)| wanted(labels))
-            .map(|(labels, known)| SeriesExemplars {
-                labels: labels.clone(),
-                exemplars: known.iter().filter(inside).cloned().collect(),
-            })
-            .filter(|series| !series.exemplars.is_empty())
-            .collect();
+        let mut found = Vec::new();
+        for (labels, known) in self.series.iter().filter(|(labels, _)| wanted(labels)) {
+            let bytes: usize = known.iter().filter(inside).map(exemplar_bytes).sum();
+            if bytes == 0 {
+                continue;
+            }
+            if let Some(payer) = &query.payer
+                && payer.charge(bytes + series_bytes(labels)).is_err()
+            {
+                break;
+            }
+            let exemplars = known.iter().filter(inside).cloned().collect();
+            found.push(SeriesExemplars { labels: labels.clone(), exemplars });
+        }
         found.sort_by(|a, b| a.labels.cmp(&b.labels));
         found
     }
@@ -191,11 +211,15 @@ impl fmt::Debug for ExemplarStore {
     }
 }
 
-fn exemplar_bytes(exemplar: &Exemplar) -> usize {
+/// About what an exemplar takes.
+#[must_use]
+pub fn exemplar_bytes(exemplar: &Exemplar) -> usize {
     EXEMPLAR_BYTES + exemplar.labels.size_bytes()
 }
 
-fn series_bytes(labels: &Labels) -> usize {
+/// About what a series of exemplars takes besides them.
+#[must_use]
+pub fn series_bytes(labels: &Labels) -> usize {
     SERIES_BYTES + labels.size_bytes()
 }
 
@@ -215,7 +239,7 @@ mod tests {
 
     fn all(store: &ExemplarStore, job: &str) -> Vec<i64> {
         let matchers = CompiledMatcher::compile_all(&[Matcher::equal("job", job)]).unwrap();
-        let query = ExemplarQuery { matcher_sets: vec![matchers], range: TimeRange::ALL };
+        let query = ExemplarQuery { matcher_sets: vec![matchers], range: TimeRange::ALL, payer: None };
         let found = store.select(&query);
         found.iter().flat_map(|series| series.exemplars.iter().map(|exemplar| exemplar.timestamp)).collect()
     }
@@ -250,6 +274,21 @@ mod tests {
         }
         assert!(store.bytes() <= full, "{} bytes, {full} before", store.bytes());
         assert_eq!((store.len(), store.series.len()), (3, 1));
+    }
+
+    #[test]
+    fn what_is_not_wanted_goes() {
+        let mut store = ExemplarStore::default();
+        for (job, t) in [("a", 5), ("b", 1), ("a", 6), ("a", 7), ("b", 3)] {
+            store.add(&series(job), exemplar(t, "x")).unwrap();
+        }
+        store.retain(|labels, exemplar| *labels != series("b") && exemplar.timestamp != 6);
+        let order: Vec<i64> = store.iter().map(|(_, exemplar)| exemplar.timestamp).collect();
+        assert_eq!((order, store.len()), (vec![5, 7], 2));
+        let bytes = 2 * exemplar_bytes(&exemplar(5, "x")) + series_bytes(&series("a"));
+        assert_eq!(store.bytes(), bytes, "the bytes are exact");
+        store.retain(|_, _| false);
+        assert_eq!((store.len(), store.bytes()), (0, 0));
     }
 
     #[test]

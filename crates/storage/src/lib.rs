@@ -19,13 +19,14 @@ pub mod query;
 pub use admin::Admin;
 pub use append::{
     AppendOutcome, AppendedBatch, Appender, ExemplarBatch, ExemplarEntry, ExemplarOutcome, KeyHasher,
-    LabelSource, RejectReason, Rejection, SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch,
+    LabelFault, LabelSource, RejectReason, Rejection, SampleAt, SampleKind, SeriesEntry, SeriesKey, Stores,
+    Ticket, WriteBatch,
 };
 pub use budget::{BudgetExceeded, MemoryBudget, Reservation};
 pub use error::StorageError;
 pub use exemplars::{ExemplarError, ExemplarStore};
 pub use memory::MemoryStorage;
 pub use query::{
-    BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,
+    BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Payer, Querier, Queryable, Samples,
     SelectHints, SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StartTimestamp, StorageStats,
 };

@@ -18,10 +18,10 @@ use crate::{
     admin::Admin,
     append::{
         AppendOutcome, AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, RejectReason,
-        SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch, check_label_limits,
+        SampleAt, SeriesEntry, SeriesKey, Stores, Ticket, WriteBatch, check_label_limits,
     },
     error::StorageError,
-    exemplars::{ExemplarError, ExemplarStore},
+    exemplars::{ExemplarError, ExemplarStore, exemplar_bytes, series_bytes},
     query::{
         BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,
         SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StorageStats,
@@ -137,21 +137,21 @@ impl Tenant {
             },
         };
         let stored = Arc::make_mut(self.series.entry(labels.clone()).or_default());
-        let mut note = |stored: &mut Samples, timestamp, verdict| match verdict {
+        let mut note = |stored: &mut Samples, sample: SampleAt, verdict| match verdict {
             Ok(true) => {
-                stored.push_start(timestamp, entry.start_timestamp);
+                stored.push_start(sample.timestamp, entry.start_timestamp);
                 outcome.stored += 1;
             }
             Ok(false) => outcome.duplicates += 1,
-            Err(reason) => outcome.reject(reason, index, Some(&labels), 1),
+            Err(reason) => outcome.reject_sample(reason, index, Some(&labels), sample),
         };
         for sample in batch.samples_of(entry) {
             let verdict = push_float(stored, sample);
-            note(stored, sample.timestamp, verdict);
+            note(stored, SampleAt::float(sample.timestamp), verdict);
         }
         for sample in batch.histograms_of(entry) {
             let verdict = push_histogram(stored, sample);
-            note(stored, sample.timestamp, verdict);
+            note(stored, SampleAt::histogram(sample.timestamp), verdict);
         }
     }
 }
@@ -258,6 +258,9 @@ fn selects(matchers: &[CompiledMatcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
 }
 
+/// So many series are looked at in no time.
+const QUICK_SERIES_MAX: usize = 1_000;
+
 /// One version of a tenant's data.
 struct View {
     tenant: Arc<Tenant>,
@@ -280,14 +283,24 @@ impl View {
     }
 }
 
-/// The first `limit` of `items`, or all for 0.
-fn limited<T>(items: impl IntoIterator<Item = T>, limit: usize) -> Limited<T> {
-    let mut items: Vec<T> = items.into_iter().collect();
-    let truncated = limit > 0 && items.len() > limit;
-    if truncated {
-        items.truncate(limit);
+/// The first of `items` up to the limit of `query`, which pays for what it keeps: `bytes` each.
+fn limited<T>(
+    items: impl IntoIterator<Item = T>,
+    query: &LabelQuery,
+    bytes: impl Fn(&T) -> usize,
+) -> Result<Limited<T>, StorageError> {
+    let mut kept = Limited { items: Vec::new(), truncated: false };
+    for item in items {
+        if query.limit > 0 && kept.items.len() == query.limit {
+            kept.truncated = true;
+            break;
+        }
+        if let Some(payer) = &query.payer {
+            payer.charge(size_of::<T>() + bytes(&item))?;
+        }
+        kept.items.push(item);
     }
-    Limited { items, truncated }
+    Ok(kept)
 }
 
 impl Querier for View {
@@ -303,6 +316,10 @@ impl Querier for View {
         })
     }
 
+    fn is_quick(&self, _: &SelectRequest) -> bool {
+        self.tenant.series.len() <= QUICK_SERIES_MAX
+    }
+
     fn label_names<'a>(
         &'a self,
         query: &'a LabelQuery,
@@ -312,7 +329,7 @@ impl Querier for View {
             for labels in self.answer(query) {
                 names.extend(labels.iter().map(|(name, _)| name.to_owned()));
             }
-            Ok(limited(names, query.limit))
+            limited(names, query, String::len)
         })
     }
 
@@ -325,12 +342,12 @@ impl Querier for View {
             let series = self.answer(query);
             let values: BTreeSet<String> =
                 series.iter().filter_map(|labels| labels.get(name)).map(str::to_owned).collect();
-            Ok(limited(values, query.limit))
+            limited(values, query, String::len)
         })
     }
 
     fn series<'a>(&'a self, query: &'a LabelQuery) -> BoxFuture<'a, Result<Limited<Labels>, StorageError>> {
-        Box::pin(async move { Ok(limited(self.answer(query), query.limit)) })
+        Box::pin(async move { limited(self.answer(query), query, Labels::size_bytes) })
     }
 
     fn metadata<'a>(
@@ -347,7 +364,14 @@ impl Querier for View {
         &'a self,
         query: &'a ExemplarQuery,
     ) -> BoxFuture<'a, Result<Vec<SeriesExemplars>, StorageError>> {
-        Box::pin(async move { Ok(self.tenant.exemplars.select(query)) })
+        Box::pin(async move {
+            let found = self.tenant.exemplars.select(&ExemplarQuery { payer: None, ..query.clone() });
+            for SeriesExemplars { labels, exemplars } in &found {
+                let bytes = series_bytes(labels) + exemplars.iter().map(exemplar_bytes).sum::<usize>();
+                query.payer.as_ref().map_or(Ok(()), |payer| payer.charge(bytes))?;
+            }
+            Ok(found)
+        })
     }
 
     fn stats(&self, limit: usize) -> StorageStats {

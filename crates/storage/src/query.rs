@@ -54,6 +54,18 @@ pub struct SelectRequest {
     pub hints: SelectHints,
 }
 
+/// Who pays for an answer while it grows.
+pub trait Payer: fmt::Debug + Send + Sync {
+    /// Pays for `bytes` more of memory.
+    ///
+    /// # Errors
+    /// When they are refused; the question then ends with this error.
+    fn charge(&self, bytes: usize) -> Result<(), StorageError>;
+
+    /// Takes back `bytes` that were charged.
+    fn give_back(&self, bytes: usize);
+}
+
 /// A question about labels.
 #[derive(Clone, Debug, Default)]
 pub struct LabelQuery {
@@ -63,6 +75,9 @@ pub struct LabelQuery {
     pub range: Option<TimeRange>,
     /// At most so many answers, 0 = no limit.
     pub limit: usize,
+    /// Is charged with what the engine holds of the answer, before the engine takes it; whoever asks settles what is left
+    /// then. An engine may hold less than it has charged, and one that does not grow with its data may charge nothing.
+    pub payer: Option<Arc<dyn Payer>>,
 }
 
 /// A question about exemplars.
@@ -72,6 +87,8 @@ pub struct ExemplarQuery {
     pub matcher_sets: Vec<Vec<CompiledMatcher>>,
     /// Exemplars wanted, both ends included.
     pub range: TimeRange,
+    /// As [`LabelQuery::payer`].
+    pub payer: Option<Arc<dyn Payer>>,
 }
 
 /// The exemplars of a series.
@@ -99,6 +116,13 @@ pub trait Querier: Send + Sync {
         &'a self,
         request: &'a SelectRequest,
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>>;
+
+    /// Whether to select what meets `request`, and to fetch it, surely takes less than about a millisecond: nothing is read
+    /// from disk for it, and few values and series are looked at. Said without doing it. An engine that cannot tell says no.
+    fn is_quick(&self, request: &SelectRequest) -> bool {
+        let _ = request;
+        false
+    }
 
     /// The label names of the series in question, sorted.
     fn label_names<'a>(

@@ -33,7 +33,7 @@ impl Appender for Db {
             return Err(StorageError::Unavailable { reason });
         }
         let applied = self.head.append(tenant, batch).map_err(|error| {
-            if matches!(error, Error::MemoryLimit { .. }) {
+            if matches!(error, Error::MemoryLimit { .. } | Error::LateLimit { .. }) {
                 self.maintenance.waker().wake();
             }
             refused(&error)
@@ -46,7 +46,12 @@ impl Appender for Db {
     }
 
     fn append_metadata(&self, tenant: &TenantId, metadata: Vec<MetricMetadata>) {
-        self.metadata.append(tenant, metadata);
+        self.metadata.append(tenant, metadata, |changed| {
+            // Not waited for: what is sent again and again is no loss. With a full device, snapshots have it.
+            if !self.store.disk_short() && self.wal.log_metadata(changed).is_none() {
+                tracing::debug!(metrics = changed.len(), "metadata waits for a snapshot: the log is behind");
+            }
+        });
     }
 }
 

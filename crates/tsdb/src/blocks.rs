@@ -28,6 +28,12 @@ pub(crate) use open::sources;
 
 use crate::deletion::Deletion;
 
+/// The level of blocks that cuts write. Deletions in the head concern what they have.
+pub(crate) const CUT_LEVEL: u8 = 1;
+/// The level of blocks that imports write, as of merged ones: what was deleted in the head before they were shown is not
+/// about them.
+pub(crate) const IMPORTED_LEVEL: u8 = 2;
+
 /// The blocks in a directory, `<dir>/<tenant>/<ulid>.block`.
 #[derive(Debug)]
 pub(crate) struct BlockSet {

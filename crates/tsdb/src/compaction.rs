@@ -5,10 +5,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chronolith_block::{Block, BlockCache, BlockSpec, MergeSpec, SOURCES_MAX, Ulid, WrittenBlock, merge};
+use chronolith_block::{
+    Block, BlockCache, BlockSpec, MergeSpec, SOURCES_MAX, Ulid, WrittenBlock, merge, merge_bytes_max,
+};
 use chronolith_compact::{Levels, Plan, PlanOptions, Reason, plan};
 use chronolith_env::{Job, Step};
 use chronolith_model::TenantId;
+use chronolith_storage::BudgetExceeded;
 
 use crate::{
     blocks::{id_of, sources},
@@ -18,6 +21,8 @@ use crate::{
 
 /// Bytes of opened pieces kept for a merge; the cache of the queries is left alone.
 const CACHE_BYTES: usize = 8 << 20;
+/// No merge is charged with more than this part of the memory that all share: it rarely takes what it may take.
+const MEMORY_PART: usize = 8;
 /// The pauses after a merge that failed for want of room or an answer of the device.
 const BACKOFF_MIN: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
@@ -47,6 +52,9 @@ pub enum CompactionError {
     /// A block of the plan is gone.
     #[error("a block of the plan is gone")]
     Gone,
+    /// There is not enough memory left at the moment.
+    #[error("cannot merge blocks now")]
+    Memory(#[from] BudgetExceeded),
     /// The range is none.
     #[error("the range of the merged block is empty")]
     Range,
@@ -154,6 +162,9 @@ fn merge_blocks(
         })?);
     }
     let inputs: Vec<&Block> = inputs.iter().collect();
+    let memory = store.memory();
+    let bytes = (CACHE_BYTES + merge_bytes_max(&inputs)).min(memory.max() / MEMORY_PART);
+    let _reserved = memory.reserve(bytes)?;
     let ulid = store.blocks.next_ulid();
     let spec = spec(store, tenant, &inputs, ulid, level)?;
     let merged = merge(&store.env.fs, &dir, &inputs, &spec, &|| store.merge_is_unwanted());

@@ -8,19 +8,20 @@
 mod write;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use chronolith_block::{Block, Ulid};
-use chronolith_head::{Cut, WINDOW_MS};
+use chronolith_head::{Cut, Loss, ReadError, WINDOW_MS};
 use chronolith_model::{TenantId, TimeRange, Timestamp};
 
 pub use write::CutError;
 
 use crate::{
     blocks::{Change, Version},
+    deletion,
     mark::Mark,
     store::{Store, count},
 };
@@ -32,15 +33,18 @@ const BEHIND_MS: i64 = WINDOW_MS / 2;
 const PRESSED_YOUNG_MS: i64 = 10 * 60_000;
 /// It is made when it has so much at least, in milliseconds: many small blocks are no help.
 const PRESSED_MIN_MS: i64 = 10 * 60_000;
-/// ... or when late samples take more than this part of the memory limit.
-const PRESSED_LATE_PART: u64 = 10;
+/// ... or when late samples take more than this part of the memory limit, whether or not memory is short: they leave it
+/// with a cut alone, and nothing is taken beyond [`chronolith_head::LATE_PERCENT_MAX`].
+const PRESSED_LATE_PART: usize = 10;
+const _: () = assert!(100 / PRESSED_LATE_PART < chronolith_head::LATE_PERCENT_MAX);
 /// Its boundary is a multiple of this.
 const PRESSED_STEP_MS: i64 = 60_000;
 
 /// The pauses after failed attempts: doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// So often a cut is tried before what the head cannot read back is left out of it.
+/// So often a cut is tried before what contradicts itself in memory is left out of it. What cannot be read of a file, or be
+/// written, never is: that is made again from the log, or waited for.
 const ATTEMPTS_WHOLE: u32 = 5;
 
 /// Makes cuts, step by step.
@@ -50,12 +54,16 @@ pub(crate) struct Cutter {
     state: State,
     /// No attempt before this, monotonic.
     not_before: Option<Duration>,
-    /// Attempts that have failed one after the other.
+    /// Attempts that have failed one after the other ...
     failures: u32,
+    /// ... and those of them that failed since a chunk in memory contradicts itself.
+    contradictions: u32,
     /// A cut that has begun and failed goes on to at least this.
     pending: Option<Timestamp>,
     /// Why the last attempt has failed.
     error: Option<CutError>,
+    /// Bytes of late samples that the last cut has left: those behind its boundary.
+    late_left: usize,
 }
 
 #[derive(Debug, Default)]
@@ -78,8 +86,10 @@ struct Writing {
     /// Deletions in the head that were there when the cut began.
     deletions: usize,
     begun: Duration,
-    /// Leave out what cannot be read.
+    /// Leave out what contradicts itself.
     lossy: bool,
+    /// What was left out.
+    lost: Vec<Loss>,
 }
 
 /// What a step has come to.
@@ -97,12 +107,26 @@ pub(crate) enum Progress {
 
 impl Cutter {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, state: State::Idle, not_before: None, failures: 0, pending: None, error: None }
+        Self {
+            store,
+            state: State::Idle,
+            not_before: None,
+            failures: 0,
+            contradictions: 0,
+            pending: None,
+            error: None,
+            late_left: 0,
+        }
     }
 
     /// Whether no cut has begun that is not finished.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle) && self.pending.is_none()
+    }
+
+    /// Makes the next attempt at once.
+    pub(crate) fn retry(&mut self) {
+        self.not_before = None;
     }
 
     /// Why the last attempt has failed, if that is not told yet.
@@ -162,7 +186,7 @@ impl Cutter {
             .into_iter()
             .flat_map(|(tenant, windows)| windows.into_iter().map(move |window| (tenant.clone(), window)));
         self.pending = Some(cut.boundary());
-        let lossy = self.failures >= ATTEMPTS_WHOLE;
+        let lossy = self.contradictions >= ATTEMPTS_WHOLE;
         let left = left.collect();
         self.state = State::Writing(Box::new(Writing {
             cut,
@@ -172,6 +196,7 @@ impl Cutter {
             deletions,
             begun: now,
             lossy,
+            lost: Vec::new(),
         }));
         Progress::Working
     }
@@ -187,26 +212,26 @@ impl Cutter {
     /// The boundary of a cut that makes room, if memory is short and there is enough to cut.
     fn pressed(&self) -> Option<Timestamp> {
         let head = &self.store.head;
-        if !head.memory_short() {
+        let much_is_late = head.late_bytes() > self.store.options.memory_bytes_max / PRESSED_LATE_PART;
+        if !much_is_late && !head.memory_short() {
             return None;
         }
         let times = head.times()?;
         let newest = times.max.min(self.store.env.clock.now_ms()).saturating_sub(PRESSED_YOUNG_MS);
         let boundary = newest.div_euclid(PRESSED_STEP_MS).saturating_mul(PRESSED_STEP_MS);
         let since = head.cut().max(times.min);
-        let much_is_late = || {
-            let stats = head.stats();
-            stats.late_bytes > self.store.options.memory_bytes_max as u64 / PRESSED_LATE_PART
-        };
-        // Late samples can be cut anew at the same boundary.
-        let worth_it = boundary >= since.saturating_add(PRESSED_MIN_MS) || much_is_late();
+        // Late samples can be cut anew at the same boundary, but not those that the last cut has left.
+        let more_is_late = head.late_bytes().saturating_sub(self.late_left)
+            > self.store.options.memory_bytes_max / PRESSED_LATE_PART;
+        let worth_it = boundary >= since.saturating_add(PRESSED_MIN_MS) || more_is_late;
         worth_it.then_some(boundary.max(head.cut()))
     }
 
     fn write(&mut self, mut writing: Box<Writing>) -> Progress {
         if let Some((tenant, window)) = writing.left.pop_front() {
             let ulid = self.store.blocks.next_ulid();
-            match write::block(&self.store, &writing.cut, (&tenant, ulid), window, writing.lossy) {
+            let lossy = writing.lossy.then_some(&mut writing.lost);
+            match write::block(&self.store, &writing.cut, (&tenant, ulid), window, lossy) {
                 Ok(write::Written::Nothing) => {}
                 Ok(write::Written::Block) => writing.written.push((tenant, ulid)),
                 Ok(write::Written::TooDense) => {
@@ -232,7 +257,10 @@ impl Cutter {
                 count(&store.counters.blocks_cut, writing.written.len() as u64);
                 let (boundary, blocks) = (writing.cut.boundary(), writing.written.len());
                 tracing::info!(boundary_ms = boundary, blocks, took_ms = took.as_millis(), "cut the head");
-                (self.failures, self.not_before) = (0, None);
+                (self.failures, self.contradictions, self.not_before) = (0, 0, None);
+                // Told of until the next cut.
+                self.store.losses.passed(writing.cut.boundary());
+                writing.lost.into_iter().for_each(|loss| self.store.losses.note(loss));
                 self.state = State::Shown(writing.cut, readers);
                 Progress::Working
             }
@@ -259,6 +287,12 @@ impl Cutter {
             }
         }
         let boundary = writing.cut.boundary();
+        // What is forgotten below is not to come back with the exemplars that the head keeps.
+        for tenant in deletions.iter().map(|deletion| &deletion.tombstone.tenant).collect::<BTreeSet<_>>() {
+            store.head.forget_exemplars(tenant, |labels, t| {
+                deletion::deleted(&deletions, tenant, labels).iter().any(|range| range.contains(t))
+            });
+        }
         // A block that an attempt has left is shown by the next start: it must find the deletions then.
         let all = store.blocks.remove_leftovers().is_err();
         let kept = deletions.iter().enumerate().filter(|(number, deletion)| {
@@ -287,6 +321,7 @@ impl Cutter {
             return Progress::Waiting;
         }
         let truncation = self.store.head.finish_cut(cut);
+        self.late_left = self.store.head.late_bytes();
         self.pending = None;
         count(&self.store.counters.cuts, 1);
         if truncation.series_removed > 0 {
@@ -303,6 +338,9 @@ impl Cutter {
         count(&self.store.counters.cuts_failed, 1);
         let pause = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
+        if matches!(error, CutError::Read { source: ReadError::Chunk(_), .. }) {
+            self.contradictions = self.contradictions.saturating_add(1);
+        }
         self.not_before = Some(self.store.env.clock.monotonic() + pause);
         tracing::error!(
             error = &error as &dyn std::error::Error,

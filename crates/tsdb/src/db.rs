@@ -12,6 +12,7 @@ use std::{
 use chronolith_env::{Env, JobHandle};
 use chronolith_head::{Head, SnapshotDamage};
 use chronolith_model::Timestamp;
+use chronolith_storage::MemoryBudget;
 use chronolith_wal::{CommitWaiter, Damage, TornTail, Wal};
 use parking_lot::Mutex;
 
@@ -69,10 +70,14 @@ pub struct OpenReport {
     pub duration: Duration,
     /// Samples of the snapshot, part of `samples`.
     pub samples_in_snapshot: u64,
-    /// Damaged places in snapshots, the first of them.
+    /// Damaged places in the snapshots and chunk files of the head, the first of them.
     pub snapshot_damage: Vec<SnapshotDamage>,
+    /// How many there are.
+    pub snapshot_damage_count: u64,
     /// The blocks.
     pub blocks: BlocksReport,
+    /// The mark of the last cut was damaged, and set aside as `cut.damaged`: deletions since that cut may be undone.
+    pub mark_damaged: bool,
     /// The unfinished end of the log that was cut off; nothing of it had been acknowledged.
     pub torn_tail: Option<TornTail>,
     /// Damaged places in the log, the first of them.
@@ -119,6 +124,12 @@ impl Db {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Lets imports and merges take their memory out of `memory` from now on, beside what is reserved there for the head:
+    /// what does not fit is refused, or tried again later. The first call counts; without one there is no limit.
+    pub fn share_memory(&self, memory: &MemoryBudget) {
+        self.store.share_memory(memory);
     }
 
     /// Asks for a cut of all that the head has now, up to `boundary` at most (milliseconds). It is made in the background;

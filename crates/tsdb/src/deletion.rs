@@ -3,9 +3,9 @@
 //! The head itself keeps such samples; views leave them out, and the blocks that a cut writes get a tombstone. A deletion
 //! is forgotten with the first cut that begins after it and reaches over its end.
 
-use chronolith_block::Tombstone;
+use chronolith_block::{Tombstone, rehint};
 use chronolith_index::{CompiledMatcher, MatcherError};
-use chronolith_model::{Labels, TenantId, TimeRange};
+use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
 use chronolith_storage::Samples;
 
 use crate::mark::HeadTombstone;
@@ -43,18 +43,30 @@ pub(crate) fn deleted(deletions: &[Deletion], tenant: &TenantId, labels: &Labels
 /// Takes the samples inside `ranges` away, from the places `start` (floats, histograms) on. Start timestamps stay: they
 /// are steps.
 pub(crate) fn remove(samples: &mut Samples, start: (usize, usize, usize), ranges: &[TimeRange]) {
-    if ranges.is_empty() {
-        return;
+    if !ranges.is_empty() {
+        retain(samples, start, |t| !ranges.iter().any(|range| range.contains(t)));
     }
-    let gone = |t: &i64| ranges.iter().any(|range| range.contains(*t));
+}
+
+/// Keeps the samples at timestamps of which `keep` says so, in the same way. Of a histogram that has lost the one before it
+/// nothing is known any more.
+pub(crate) fn retain(samples: &mut Samples, start: (usize, usize, usize), keep: impl Fn(Timestamp) -> bool) {
     let floats = samples.timestamps.split_off(start.0);
     let values = samples.values.split_off(start.0);
-    for (t, value) in floats.into_iter().zip(values).filter(|(t, _)| !gone(t)) {
+    for (t, value) in floats.into_iter().zip(values).filter(|(t, _)| keep(*t)) {
         samples.push(t, value);
     }
     let timestamps = samples.histogram_timestamps.split_off(start.1);
     let histograms = samples.histograms.split_off(start.1);
-    for (t, histogram) in timestamps.into_iter().zip(histograms).filter(|(t, _)| !gone(t)) {
+    let mut gap = false;
+    for (t, mut histogram) in timestamps.into_iter().zip(histograms) {
+        if !keep(t) {
+            gap = true;
+            continue;
+        }
+        if std::mem::take(&mut gap) {
+            rehint(&mut histogram, None);
+        }
         samples.push_histogram(t, histogram);
     }
 }
@@ -87,5 +99,20 @@ mod tests {
         assert_eq!(samples.timestamps, [1, 2, 4], "what is before the start stays");
         assert_eq!(samples.values, [1.0, 2.0, 4.0]);
         assert_eq!(samples.histogram_timestamps, [20, 30, 60]);
+    }
+
+    #[test]
+    fn nothing_is_known_behind_what_is_deleted() {
+        use chronolith_model::histogram::CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+        let mut samples = Samples::default();
+        for (t, hint) in (0..).zip([Reset, NotReset, NotReset, Reset, Reset, NotReset, Gauge]) {
+            let mut histogram = chronolith_model::Histogram::stale();
+            histogram.set_hint(hint);
+            samples.push_histogram(t, histogram);
+        }
+        remove(&mut samples, (0, 0, 0), &[TimeRange::new(1, 1), TimeRange::new(3, 3), TimeRange::new(5, 5)]);
+        assert_eq!(samples.histogram_timestamps, [0, 2, 4, 6]);
+        let hints: Vec<_> = samples.histograms.iter().map(chronolith_model::Histogram::hint).collect();
+        assert_eq!(hints, [Reset, Unknown, Unknown, Gauge]);
     }
 }

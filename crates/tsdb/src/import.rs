@@ -5,8 +5,9 @@
 //! a directory of its own, `<data-dir>/import/<number>`, which the next start removes; once the file `ready` in it is
 //! durable, the next start finishes what is left to do instead.
 //!
-//! What is there already counts: where an import has another value for a sample of a block or of the head, it is passed
-//! over. What arrives while an import is being finished comes after it.
+//! What is there already counts: where the head or an older block has another value for a sample of an import, that is the
+//! one that is read. What arrives while an import is being finished comes after it. A deletion is about what was shown
+//! when it was made: an import that is shown later is not meant.
 
 mod publish;
 mod run;
@@ -19,7 +20,7 @@ use std::{
 
 use chronolith_block::Ulid;
 use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
-use chronolith_storage::Samples;
+use chronolith_storage::{BudgetExceeded, Reservation, Samples};
 
 pub(crate) use self::publish::recover;
 use self::run::Runs;
@@ -55,6 +56,8 @@ pub struct Importer {
     series: HashMap<Labels, (Samples, Vec<Start>)>,
     bytes: usize,
     bytes_max: usize,
+    /// As many bytes, out of what all share.
+    memory: Reservation,
     /// By the begin of their window.
     runs: BTreeMap<Timestamp, Runs>,
     report: ImportReport,
@@ -68,7 +71,8 @@ pub struct Importer {
 pub struct ImportReport {
     /// Samples that are stored now. Some of them may be in older blocks as well, whose values count.
     pub samples: u64,
-    /// Samples that the import or the head had already, whatever the value.
+    /// Samples that the import or the head had already, whatever the value. Those of the head are in the blocks too, with
+    /// the value that they have there.
     pub duplicates: u64,
     /// Samples refused because they are out of retention.
     pub too_old: u64,
@@ -102,6 +106,9 @@ pub enum ImportError {
     /// A series has no labels.
     #[error("a series without labels")]
     NoLabels,
+    /// There is not enough memory left at the moment, although what was kept has been written out.
+    #[error("not enough memory for an import now")]
+    Memory(#[from] BudgetExceeded),
     /// The disk is nearly full.
     #[error("the disk is nearly full; free some space, or lower storage.disk_reserve")]
     DiskShort,
@@ -111,6 +118,13 @@ pub enum ImportError {
     /// It is stored, and is shown after the next start.
     #[error("the import is complete, but cannot be shown before the next start")]
     NotShown(#[source] chronolith_block::Error),
+    /// Nobody knows whether it is stored: that could neither be made durable nor be taken back. Nothing of it is shown now;
+    /// after the next start all of it is, or nothing. It may be repeated: what is there twice counts once.
+    #[error(
+        "the import may be shown after the next start or be gone: the file system refused to make it durable, and to take \
+         that back; it may be repeated"
+    )]
+    Uncertain(#[source] chronolith_env::Error),
 }
 
 impl Db {
@@ -130,11 +144,12 @@ impl Importer {
         }
         let dir = publish::dir(&store.dir).join(store.blocks.next_ulid().to_string());
         store.env.fs.create_dir_all(&publish::runs(&dir))?;
-        store.env.fs.create_dir_all(&publish::finished(&dir))?;
+        store.env.fs.create_dir_all(&publish::finished(&dir, tenant))?;
         let levels = plan_options(&store).levels;
         let fitting = levels.lengths_ms().iter().copied().filter(|length| *length <= WINDOW_MAX_MS);
         let window_ms = fitting.max().unwrap_or(chronolith_head::WINDOW_MS);
         let bytes_max = (store.options.memory_bytes_max / MEMORY_PART).clamp(MEMORY_MIN, MEMORY_MAX);
+        let memory = store.memory().nothing();
         Ok(Self {
             store,
             tenant: tenant.clone(),
@@ -143,6 +158,7 @@ impl Importer {
             series: HashMap::new(),
             bytes: 0,
             bytes_max,
+            memory,
             runs: BTreeMap::new(),
             report: ImportReport::default(),
             committed: false,
@@ -176,22 +192,40 @@ impl Importer {
         };
         self.report.too_old += too(|taken, t| *t < taken.min);
         self.report.too_new += too(|taken, t| *t > taken.max);
-        if !self.series.contains_key(labels) {
-            let text: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
-            self.bytes += 2 * text + SERIES_BYTES;
-        }
+        self.charge(labels, samples)?;
         let (all, pieces) = self.series.entry(labels.clone()).or_default();
         pieces.push(end(all));
         let floats = samples.timestamps.iter().zip(&samples.values).filter(|(t, _)| taken.contains(**t));
         floats.for_each(|(t, value)| all.push(*t, *value));
+        let mut before = None;
         let histograms = samples.histogram_timestamps.iter().zip(&samples.histograms);
         for (t, histogram) in histograms.filter(|(t, _)| taken.contains(**t)) {
-            all.push_histogram(*t, histogram.clone());
-            self.bytes += histogram.heap_bytes() + HISTOGRAM_BYTES;
+            let mut own = histogram.clone();
+            // Whoever sends it may have had another one before it.
+            own.set_hint(histogram.hint_after(before));
+            before = Some(histogram);
+            all.push_histogram(*t, own);
         }
         all.starts.extend_from_slice(&samples.starts);
-        self.bytes += (samples.timestamps.len() + samples.starts.len()) * SAMPLE_BYTES + RUN_BYTES;
         if self.bytes > self.bytes_max { self.flush() } else { Ok(()) }
+    }
+
+    /// Reserves the memory for samples to come. Where it is not left, what is kept is written out first.
+    fn charge(&mut self, labels: &Labels, samples: &Samples) -> Result<(), ImportError> {
+        let content = samples.histograms.iter().map(|histogram| histogram.heap_bytes() + HISTOGRAM_BYTES);
+        let columns = (samples.timestamps.len() + samples.starts.len()) * SAMPLE_BYTES + RUN_BYTES;
+        let text: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let series = if self.series.contains_key(labels) { 0 } else { 2 * text + SERIES_BYTES };
+        let mut bytes = content.sum::<usize>() + columns;
+        if self.memory.grow(bytes + series).is_ok() {
+            bytes += series;
+        } else {
+            self.flush()?;
+            bytes += 2 * text + SERIES_BYTES;
+            self.memory.grow(bytes)?;
+        }
+        self.bytes += bytes;
+        Ok(())
     }
 
     /// Writes what is in memory as runs.
@@ -205,6 +239,7 @@ impl Importer {
             self.report.duplicates += (before - left) as u64;
             series.push((labels, samples));
         }
+        // The samples live on until the end of this, and their reservation with them.
         self.bytes = 0;
         series.sort_unstable_by(|a, b| chronolith_block::series_order(&a.0, &b.0));
         let mut windows: Vec<i64> = Vec::new();
@@ -230,6 +265,8 @@ impl Importer {
             self.report.runs += written.runs;
             self.report.duplicates += written.duplicates;
         }
+        drop(series);
+        self.memory.shrink_to(0);
         Ok(())
     }
 
@@ -252,13 +289,14 @@ impl Importer {
     /// Writes the blocks and shows them, all at once. When it returns, they are durable.
     ///
     /// # Errors
-    /// When something cannot be written or read; nothing is stored then, but for [`ImportError::NotShown`].
+    /// When something cannot be written or read; nothing is stored then, but for [`ImportError::NotShown`] and, perhaps,
+    /// [`ImportError::Uncertain`].
     pub fn finish(mut self) -> Result<ImportReport, ImportError> {
         self.flush()?;
         let mut blocks: Vec<Ulid> = Vec::new();
         for runs in std::mem::take(&mut self.runs).into_values() {
             self.may_write()?;
-            let to = publish::finished(&self.dir);
+            let to = publish::finished(&self.dir, &self.tenant);
             let merged = runs.merge(&self.store, &self.tenant, &to, &mut blocks)?;
             self.report.samples += merged.samples;
             self.report.duplicates += merged.duplicates;

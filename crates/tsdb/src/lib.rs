@@ -8,7 +8,7 @@
 //! Map: [`Db`] · [`DbOptions`] · [`OpenReport`] what a start found · [`DbStats`] · `dir` the data directory ·
 //! [`Importer`] samples of any age · [`Offline`] a directory compacted without serving it · `opened` what is in a directory · `append` · `query` head and blocks as one · `blocks` which there are, and versions of them · `cut` head to blocks ·
 //! `mark` what the last cut has settled · `compaction`, `retention`, `admin` deletions and copies, `deletion` those in the
-//! head · `maintenance` the job behind the head · `replay` · `metadata` · `store` what jobs share.
+//! head · `maintenance` the job behind the head · `mend` unreadable chunks of the head, made again from the log · `losses` what the log does not have either · `replay` · `metadata` · `files` that get another place · `store` what jobs share.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod admin;
@@ -21,9 +21,12 @@ mod deletion;
 mod dir;
 mod error;
 mod extras;
+mod files;
 mod import;
+mod losses;
 mod maintenance;
 mod mark;
+mod mend;
 mod metadata;
 mod offline;
 mod opened;
@@ -43,7 +46,7 @@ pub use error::{Error, Result};
 pub use import::{ImportError, ImportReport, Importer};
 pub use mark::MarkError;
 pub use metadata::{METADATA_BYTES_MAX, METADATA_TEXT_BYTES_MAX};
-pub use offline::{Offline, OfflineReport, Task};
+pub use offline::{MergeFailure, Offline, OfflineReport, Task};
 pub use options::DbOptions;
 pub use stats::DbStats;
 pub use store::JobStats;

@@ -8,7 +8,7 @@ use chronolith_model::Timestamp;
 
 use crate::{
     cut::{Cutter, Progress},
-    retention,
+    mend, retention,
     store::{Store, count},
 };
 
@@ -18,6 +18,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_SHORT: Duration = Duration::from_secs(2);
 /// Pause between two looks whether the readers of before a cut are gone.
 const PAUSE_READERS: Duration = Duration::from_millis(50);
+/// Pause between two searches of the log for what a device does not give.
+const PAUSE_MEND: Duration = Duration::from_secs(30);
 /// Steps of spilling in one round: a megabyte each.
 const SPILL_STEPS_MAX: usize = 64;
 
@@ -35,6 +37,8 @@ pub(crate) struct Maintenance {
     snapshot_bytes: u64,
     /// When the next round may begin.
     not_before: Option<Duration>,
+    /// When the log may be searched again for what cannot be read.
+    mend_not_before: Option<Duration>,
 }
 
 impl Maintenance {
@@ -48,6 +52,7 @@ impl Maintenance {
             written_at_snapshot: i64::try_from(behind).map_or(i64::MIN, |behind| -behind),
             snapshot_bytes,
             not_before: None,
+            mend_not_before: None,
         }
     }
 }
@@ -104,6 +109,13 @@ impl Maintenance {
         let store = &self.store;
         store.watch_disk();
         store.mend_mark();
+        let now = store.env.clock.monotonic();
+        if store.head.has_unread() && self.mend_not_before.is_none_or(|begin| now >= begin) {
+            // One that could not be written may be now.
+            self.snapshot_wanted |= mend::mend(store);
+            // What is left waits for its device: the log is not read for it all the time.
+            self.mend_not_before = store.head.has_unread().then_some(now + PAUSE_MEND);
+        }
         if let Err(error) = store.blocks.remove_leftovers() {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -142,6 +154,10 @@ impl Maintenance {
 
     /// Drops what of the log is durable in blocks, or older than retention.
     fn drop_log(&self) {
+        if self.store.head.has_unread() {
+            // It may have what cannot be read.
+            return;
+        }
         let wal = &self.store.wal;
         let mark = self.store.mark.lock();
         let sequence = mark.sequences.iter().min().copied().unwrap_or(0);
@@ -188,14 +204,16 @@ impl Maintenance {
     /// Writes a piece of the snapshot.
     fn snapshot_step(&mut self) {
         let Some(writer) = &mut self.snapshot else { return };
-        match writer.step(&self.store.head) {
+        let extras = writer.is_at_extras().then(|| self.store.extras());
+        let extras = extras.map_or(Ok(()), |extras| writer.set_extras(extras));
+        match extras.and_then(|()| writer.step(&self.store.head)) {
             Ok(None) => {}
             Ok(Some(report)) => {
                 self.snapshot = None;
                 self.snapshot_bytes = report.bytes;
                 count(&self.store.counters.snapshots, 1);
                 tracing::debug!(series = report.series, bytes = report.bytes, "wrote a snapshot of the head");
-                if let Some(covered) = report.covered {
+                if let Some(covered) = report.covered.filter(|_| !self.store.head.has_unread()) {
                     log_dropped(self.store.wal.delete_covered(covered));
                 }
             }

@@ -66,7 +66,7 @@ pub enum MarkError {
         source: chronolith_codec::Error,
     },
     /// A field holds what cannot be there.
-    #[error("damaged mark of the last cut {path}: {what}: expected {expected}, got {got}")]
+    #[error("damaged mark of the last cut {path}: {what}: expected {expected:#x}, got {got:#x}")]
     Content {
         /// The file.
         path: PathBuf,

@@ -19,6 +19,7 @@ use crate::{
     dir::DataDir,
     error::{Error, Result, with_causes},
     maintenance::Maintenance,
+    mend,
     opened::Opened,
     options::{DbOptions, to_millis},
     store::{JobStats, Store},
@@ -37,8 +38,9 @@ pub struct Offline {
     data_dir: DataDir,
     open: OpenReport,
     before: BlockStats,
-    failures: Vec<String>,
+    failures: Vec<MergeFailure>,
     failures_count: u64,
+    failures_for_damage: u64,
 }
 
 /// A piece of work that comes next.
@@ -76,11 +78,22 @@ pub struct OfflineReport {
     /// Cuts and merges.
     pub jobs: JobStats,
     /// Merges that have failed for damage or limits, the first of them; other blocks were merged all the same.
-    pub failures: Vec<String>,
+    pub failures: Vec<MergeFailure>,
     /// How many there were.
     pub failures_count: u64,
+    /// How many of them were for damage.
+    pub failures_for_damage: u64,
     /// There is more to merge, and too little room on the device.
     pub short_of_room: bool,
+}
+
+/// A merge that has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeFailure {
+    /// Why, with its causes.
+    pub reason: String,
+    /// Whether something is damaged; else the merged block would be beyond a limit, and the blocks stay as they are.
+    pub damage: bool,
 }
 
 impl Offline {
@@ -99,7 +112,6 @@ impl Offline {
         let plan_options =
             PlanOptions { settled: Some(Timestamp::MAX), floor, ..compaction::plan_options(&store) };
         let before = store.blocks.stats();
-        let (failures, failures_count) = (Vec::new(), 0);
         Ok(Self {
             store,
             maintenance,
@@ -107,8 +119,9 @@ impl Offline {
             data_dir,
             open: report,
             before,
-            failures,
-            failures_count,
+            failures: Vec::new(),
+            failures_count: 0,
+            failures_for_damage: 0,
         })
     }
 
@@ -138,6 +151,7 @@ impl Offline {
             jobs,
             failures: self.failures,
             failures_count: self.failures_count,
+            failures_for_damage: self.failures_for_damage,
             short_of_room,
         })
     }
@@ -154,6 +168,8 @@ impl Offline {
                 // There are no readers.
                 Progress::Working | Progress::Waiting => {}
                 Progress::Finished => return Ok(()),
+                // What cannot be read is made again from the log.
+                Progress::Idle if mend::mend(&self.store) => self.maintenance.cutter().retry(),
                 Progress::Idle => {
                     return self.maintenance.cutter().take_error().map_or(Ok(()), |error| Err(error.into()));
                 }
@@ -176,9 +192,11 @@ impl Offline {
                     if !matches!(error, chronolith_block::Error::Fs(_))
                         && last.as_ref().is_none_or(|last| *last != (tenant.clone(), plan.clone())) =>
                 {
+                    let damage = error.is_damage();
                     self.failures_count += 1;
+                    self.failures_for_damage += u64::from(damage);
                     if self.failures.len() < FAILURES_MAX {
-                        self.failures.push(with_causes(&error));
+                        self.failures.push(MergeFailure { reason: with_causes(&error), damage });
                     }
                 }
                 Err(error) => return Err(Error::Compaction(error)),

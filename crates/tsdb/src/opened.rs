@@ -4,18 +4,20 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use chronolith_block::BlockCache;
 use chronolith_env::Env;
-use chronolith_head::{CutPoint, Head, HeadOptions, HeadReplay, Loaded, ReplayOutcome, Snapshots};
-use chronolith_model::Timestamp;
+use chronolith_head::{CutPoint, Head, HeadOptions, HeadReplay, Loaded, Loss, ReplayOutcome, Snapshots};
+use chronolith_model::{TimeRange, Timestamp};
 use chronolith_wal::{LogSource, ReplayReport, SegmentInfo, TornTail, Wal};
 
 use crate::{
-    blocks::{BlockSet, BlocksReport, Change},
+    blocks::{BlockSet, BlocksReport, CUT_LEVEL, Change},
     db::OpenReport,
     deletion::Deletion,
     dir::DataDir,
     error::{Error, Result},
     import,
+    losses::Losses,
     mark::{Mark, MarkError},
+    metadata::MetadataStore,
     options::DbOptions,
     replay::CutReplay,
     store::Store,
@@ -40,7 +42,7 @@ impl Opened {
         env: &Env,
     ) -> Result<Self> {
         let started = env.clock.monotonic();
-        let mark = open_mark(env, &data_dir.path)?;
+        let (mark, mark_damaged) = open_mark(env, &data_dir.path)?;
         import::recover(env, &data_dir.path)?;
         let cache = BlockCache::new(options.block_cache_bytes);
         let (blocks, found) = BlockSet::open(env, &data_dir.blocks(), cache)?;
@@ -53,14 +55,33 @@ impl Opened {
         show_blocks(&blocks, &mark, from)?;
         let mut opened = Wal::open(env, &data_dir.wal(), options.wal())?;
         let torn_tail = opened.report().torn_tail.clone();
-        let replay = CutReplay { inner: HeadReplay::new(&head).behind(&loaded), mark: &mark };
+        let metadata = MetadataStore::new(options.metadata_metrics_max);
+        metadata.restore(&loaded.extras);
+        let inner = HeadReplay::new(&head).behind(&loaded);
+        let replay = CutReplay { inner, mark: &mark, metadata: &metadata };
         let log = opened.replay(env.scheduler.parallelism(), &replay)?;
+        let lost = replay.inner.losses(from.boundary());
         let outcome = replay.inner.finish();
+        let losses = Losses::default();
+        losses.restore(&loaded.extras);
+        lost.into_iter().for_each(|loss| losses.note(loss));
+        let log_damaged = log.damage_count > 0;
+        let unknown = unknown_loss(&loaded, from, &head);
         let mut report = OpenReport::new(&head, torn_tail, log, outcome, loaded);
         report.blocks = found;
+        report.mark_damaged = mark_damaged;
         let source: Arc<dyn LogSource> = Arc::clone(&head) as Arc<dyn LogSource>;
         let wal = Arc::new(opened.start(source)?);
         head.attach_log(wal.waiter());
+        // The first segment of all: nothing of the log has gone yet.
+        let whole_log = !log_damaged && wal.segments().first().is_some_and(|first| first.number == 1);
+        if let Some(loss) = unknown.filter(|_| !whole_log) {
+            losses.note(loss);
+        }
+        losses.passed(from.boundary());
+        if mark_damaged {
+            losses.undone(head.times());
+        }
         if let Some(floor) = head.memory_floor() {
             // Raised by a record whose segment may go before others.
             wal.log_floor(None, floor);
@@ -71,7 +92,7 @@ impl Opened {
         report.duration = env.clock.monotonic().saturating_sub(started);
         let old = |segment: &SegmentInfo| segment.times.is_some_and(|(oldest, _)| oldest < head.floor());
         let hidden = head_options.retention_ms < i64::MAX && wal.segments().iter().any(old);
-        let parts = ((head, wal), (blocks, snapshots));
+        let parts = ((head, wal), (blocks, snapshots, losses, metadata));
         let store = Store::new(env, options, data_dir.path.clone(), parts.0, parts.1, mark, hidden);
         Ok(Self { data_dir, store: Arc::new(store), report, snapshot_bytes })
     }
@@ -97,7 +118,9 @@ impl OpenReport {
             duration: Duration::ZERO,
             samples_in_snapshot: loaded.samples,
             snapshot_damage: loaded.damage,
+            snapshot_damage_count: loaded.damage_count,
             blocks: BlocksReport::default(),
+            mark_damaged: false,
             torn_tail,
             damage: log.damage,
             damage_count: log.damage_count,
@@ -105,8 +128,17 @@ impl OpenReport {
     }
 }
 
-/// The mark of the last cut; a damaged one is put aside.
-fn open_mark(env: &Env, dir: &Path) -> Result<Mark> {
+/// What may be missing where it is not known what was damaged.
+fn unknown_loss(loaded: &Loaded, from: CutPoint, head: &Head) -> Option<Loss> {
+    let damage = loaded.damage.iter().find(|damage| damage.reason.is_of_samples())?;
+    let newest = head.times().map_or(Timestamp::MIN, |times| times.max);
+    let range = TimeRange::new(from.boundary().saturating_add(1), newest.max(loaded.created_ms));
+    let (path, offset, series) = (damage.path.clone(), damage.offset, loaded.series_damaged);
+    loaded.unknown_damage.then_some(Loss { tenant: None, range, samples: None, series, path, offset })
+}
+
+/// The mark of the last cut, and whether it was damaged, and put aside.
+fn open_mark(env: &Env, dir: &Path) -> Result<(Mark, bool)> {
     match Mark::load(&*env.fs, dir) {
         Err(error @ MarkError::File(_)) => Err(error.into()),
         Err(error) => {
@@ -118,9 +150,9 @@ fn open_mark(env: &Env, dir: &Path) -> Result<Mark> {
             );
             Mark::set_aside(&*env.fs, dir)
                 .map_err(|source| Error::Directory { dir: dir.to_path_buf(), source })?;
-            Ok(Mark::default())
+            Ok((Mark::default(), true))
         }
-        Ok(mark) => Ok(mark),
+        Ok(mark) => Ok((mark, false)),
     }
 }
 
@@ -149,8 +181,10 @@ fn show_blocks(blocks: &BlockSet, mark: &Mark, from: CutPoint) -> Result<()> {
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a deletion is lost"),
         }
     }
-    // A cut that was interrupted may have left blocks in which nothing is deleted yet.
-    for (tenant, block) in change.version.blocks() {
+    // A cut that was interrupted may have left blocks in which nothing is deleted yet. Others were shown before: a deletion
+    // behind that is in them, and one before that is not about them, as they may come from an import.
+    let of_cuts = change.version.blocks().filter(|(_, block)| block.meta().spec.level == CUT_LEVEL);
+    for (tenant, block) in of_cuts {
         for deletion in deletions.iter().filter(|deletion| deletion.tombstone.tenant == *tenant) {
             Change::delete(block, deletion.of_block()).map_err(|source| Error::Block { source })?;
         }

@@ -5,6 +5,7 @@
 //! not overlap, as those of neighbouring blocks and the head mostly do, and else are merged by time.
 
 mod exemplars;
+mod hints;
 mod labels;
 pub(crate) mod merge;
 mod set;
@@ -25,6 +26,7 @@ use crate::{
     blocks::{BlockSet, TenantBlocks, Version, range_of},
     db::Db,
     error::with_causes,
+    losses::Losses,
     metadata::MetadataStore,
 };
 
@@ -44,6 +46,7 @@ pub(crate) struct View {
     pub(crate) version: Arc<Version>,
     pub(crate) head: Arc<HeadView>,
     blocks: Arc<TenantBlocks>,
+    losses: Arc<Losses>,
     pub(crate) tenant: TenantId,
     /// What may be shown: within what was asked for and retention.
     range: TimeRange,
@@ -58,7 +61,8 @@ impl Db {
         let blocks = version.tenants.get(tenant).cloned().unwrap_or_default();
         let range = TimeRange::new(range.min.max(self.head.floor()), range.max);
         let set = Arc::clone(&self.blocks);
-        View { set, version, head: Arc::new(head), blocks, tenant: tenant.clone(), range }
+        let losses = Arc::clone(&self.store.losses);
+        View { set, version, head: Arc::new(head), blocks, losses, tenant: tenant.clone(), range }
     }
 }
 
@@ -101,6 +105,14 @@ impl View {
             warnings.truncate(WARNINGS_MAX);
             warnings.push(format!("{more} more damaged blocks are not part of the answer"));
         }
+        let mut of_head = self.losses.warnings(&self.tenant, self.range);
+        of_head.extend(self.head.unread_warning(self.range));
+        let more = of_head.len().saturating_sub(WARNINGS_MAX);
+        if more > 0 {
+            of_head.truncate(WARNINGS_MAX);
+            of_head.push(format!("{more} more places of the head are damaged"));
+        }
+        warnings.extend(of_head);
         warnings
     }
 }
@@ -118,6 +130,11 @@ impl Querier for DbQuerier {
         request: &'a SelectRequest,
     ) -> BoxFuture<'a, Result<Arc<dyn SeriesSet>, StorageError>> {
         Box::pin(async move { set::select(&self.view, request) })
+    }
+
+    /// A block may have to be read from disk.
+    fn is_quick(&self, request: &SelectRequest) -> bool {
+        self.view.blocks_in(request.range).next().is_none() && self.view.head.is_quick(&request.matchers)
     }
 
     fn label_names<'a>(

@@ -2,15 +2,16 @@
 
 use chronolith_head::HeadReplay;
 use chronolith_model::Timestamp;
-use chronolith_wal::{LoggedBlob, LoggedSample, LoggedStart, Replay, SeriesDef};
+use chronolith_wal::{LoggedBlob, LoggedMetadata, LoggedSample, LoggedStart, Replay, SeriesDef};
 
-use crate::mark::Mark;
+use crate::{mark::Mark, metadata::MetadataStore};
 
 /// Hands to the head what the last cut has not taken from it.
 #[derive(Debug)]
 pub(crate) struct CutReplay<'a> {
     pub(crate) inner: HeadReplay<'a>,
     pub(crate) mark: &'a Mark,
+    pub(crate) metadata: &'a MetadataStore,
 }
 
 impl Replay for CutReplay<'_> {
@@ -54,8 +55,16 @@ impl Replay for CutReplay<'_> {
     }
 
     fn exemplars(&self, shard: usize, sequence: u64, exemplars: &[LoggedBlob<'_>]) {
-        // A cut leaves them where they are.
-        self.inner.exemplars(shard, sequence, exemplars);
+        // Those that came to the head behind the cut are not in blocks, whatever their time.
+        let covered = |entry: &LoggedBlob<'_>| self.mark.covers(shard, sequence, entry.timestamp);
+        let left: Vec<LoggedBlob<'_>> = exemplars.iter().filter(|entry| !covered(entry)).copied().collect();
+        if !left.is_empty() {
+            self.inner.exemplars(shard, sequence, &left);
+        }
+    }
+
+    fn metadata(&self, entry: &LoggedMetadata<'_>) {
+        self.metadata.restore_logged(entry);
     }
 
     fn covered(&self, shard: usize) -> u64 {

@@ -29,6 +29,12 @@ pub struct DbStats {
     pub metadata_metrics: u64,
     /// Bytes this metadata takes.
     pub metadata_bytes: u64,
+    /// Damaged places in snapshots and chunk files of the head, found since the start.
+    pub head_damage: u64,
+    /// Times that samples of the head were found to be lost since the start.
+    pub losses: u64,
+    /// How many samples that were, as far as it is known.
+    pub samples_lost: u64,
     /// The blocks.
     pub blocks: BlockStats,
     /// Cuts, compactions, retention.
@@ -42,6 +48,7 @@ impl Db {
     #[must_use]
     pub fn stats(&self) -> DbStats {
         let segments = self.wal.segments();
+        let (losses, samples_lost) = self.store.losses.counts();
         DbStats {
             head: self.head.stats(),
             memory_bytes: self.head.bytes() as u64,
@@ -51,6 +58,9 @@ impl Db {
             wal_disk_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             metadata_metrics: self.metadata.len() as u64,
             metadata_bytes: self.metadata.bytes() as u64,
+            head_damage: self.report.snapshot_damage_count + self.head.unread_met(),
+            losses,
+            samples_lost,
             blocks: self.blocks.stats(),
             jobs: self.store.job_stats(),
             open: self.report.clone(),

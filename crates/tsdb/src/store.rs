@@ -3,18 +3,19 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use chronolith_env::Env;
-use chronolith_head::{Head, Snapshots};
+use chronolith_head::{ExtraSection, Head, Snapshots};
 use chronolith_model::Timestamp;
+use chronolith_storage::MemoryBudget;
 use chronolith_wal::Wal;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{blocks::BlockSet, mark::Mark, metadata::MetadataStore, options::DbOptions};
+use crate::{blocks::BlockSet, losses::Losses, mark::Mark, metadata::MetadataStore, options::DbOptions};
 
 /// A clock that is less ahead of the newest sample is taken for right, in milliseconds.
 const CLOCK_AHEAD_MS: i64 = 3_600_000;
@@ -30,6 +31,7 @@ pub(crate) struct Store {
     pub(crate) wal: Arc<Wal>,
     pub(crate) blocks: Arc<BlockSet>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) losses: Arc<Losses>,
     pub(crate) metadata: Arc<MetadataStore>,
     /// The mark as it should be on disk. Locked after a change of the blocks has begun, if at all.
     pub(crate) mark: Mutex<Mark>,
@@ -47,6 +49,8 @@ pub(crate) struct Store {
     pub(crate) merging: Mutex<()>,
     /// So many wait for a merge to end.
     interrupting: AtomicUsize,
+    /// What imports and merges take their memory out of, if that is limited.
+    memory: OnceLock<MemoryBudget>,
     pub(crate) counters: Counters,
 }
 
@@ -104,7 +108,7 @@ impl Store {
         options: DbOptions,
         dir: PathBuf,
         (head, wal): (Arc<Head>, Arc<Wal>),
-        (blocks, snapshots): (Arc<BlockSet>, Snapshots),
+        (blocks, snapshots, losses, metadata): (Arc<BlockSet>, Snapshots, Losses, MetadataStore),
         mark: Mark,
         hidden: bool,
     ) -> Self {
@@ -116,7 +120,8 @@ impl Store {
             wal,
             blocks,
             snapshots,
-            metadata: Arc::new(MetadataStore::new(options.metadata_metrics_max)),
+            losses: Arc::new(losses),
+            metadata: Arc::new(metadata),
             mark: Mutex::new(mark),
             mark_stale: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -125,8 +130,26 @@ impl Store {
             disk_short: AtomicBool::new(false),
             merging: Mutex::new(()),
             interrupting: AtomicUsize::new(0),
+            memory: OnceLock::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// What imports and merges take their memory out of.
+    pub(crate) fn memory(&self) -> MemoryBudget {
+        self.memory.get().cloned().unwrap_or_else(MemoryBudget::unlimited)
+    }
+
+    /// Limits that, unless it is limited already.
+    pub(crate) fn share_memory(&self, memory: &MemoryBudget) {
+        self.memory.get_or_init(|| memory.clone());
+    }
+
+    /// What snapshots of the head carry besides what the head knows.
+    pub(crate) fn extras(&self) -> Vec<ExtraSection> {
+        let mut sections = self.metadata.sections();
+        sections.extend(self.losses.section());
+        sections
     }
 
     /// Whether the jobs are to end.
@@ -200,10 +223,20 @@ impl Store {
 
     /// Looks whether the device is nearly full.
     pub(crate) fn watch_disk(&self) {
-        let short = self.options.disk_reserve > 0 && self.room() == Some(0);
+        if self.options.disk_reserve == 0 {
+            return;
+        }
+        let free = match self.env.fs.free_bytes(&self.dir) {
+            Ok(free) => free.unwrap_or(u64::MAX),
+            Err(error) => {
+                // Nothing is known: what was known before holds.
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for room on the disk");
+                return;
+            }
+        };
+        let short = free <= self.options.disk_reserve;
         if self.disk_short.swap(short, Ordering::AcqRel) != short {
             if short {
-                let free = self.env.fs.free_bytes(&self.dir).ok().flatten().unwrap_or(0);
                 tracing::error!(
                     free,
                     reserve = self.options.disk_reserve,

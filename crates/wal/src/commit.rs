@@ -13,12 +13,16 @@ use std::time::Duration;
 use chronolith_env::{File, Job, OpenMode, Result, Step};
 
 use crate::frame::{Framed, Framer};
+use crate::metadata::MetadataColumn;
 use crate::record::{Header, Seal};
 use crate::repair::Repair;
 use crate::segment::{self, FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::shard_log::{FOUND_BATCH, LogSource, ShardLog, Turn};
 use crate::wal::Shared;
 use crate::{SegmentInfo, SyncPolicy, WalStats};
+
+/// A buffer of metadata larger than this is given back.
+const METADATA_SPARE_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes the pending logs of all shards and makes them durable, batch by batch. A job of the environment's scheduler.
 pub(crate) struct Committer {
@@ -51,6 +55,7 @@ struct InFlight {
     epoch: u32,
     logs: Vec<ShardLog>,
     floors: Vec<(Option<String>, i64)>,
+    metadata: MetadataColumn,
     first_seq: Option<u64>,
     /// Not durable yet.
     pending: bool,
@@ -149,6 +154,7 @@ impl Committer {
             epoch: 1,
             logs,
             floors: Vec::new(),
+            metadata: MetadataColumn::default(),
             first_seq: None,
             pending: repair.is_some(),
         };
@@ -237,6 +243,7 @@ impl Committer {
         let mut floors = self.shared.floors.lock();
         floors.batch = batch.number + 1;
         std::mem::swap(&mut floors.floors, &mut batch.floors);
+        std::mem::swap(&mut floors.metadata, &mut batch.metadata);
     }
 
     /// Tries to make the batch durable, and releases its waiters if that succeeds.
@@ -255,6 +262,7 @@ impl Committer {
             log.clear();
         }
         batch.floors.clear();
+        batch.metadata.clear(METADATA_SPARE_BYTES_MAX);
         self.backoff = self.shared.options.retry_min;
         let mut progress = self.shared.progress.lock();
         progress.durable = batch.number;
@@ -295,7 +303,8 @@ impl Committer {
 
     fn write_batch(&mut self) -> Result<()> {
         let failing = self.shared.failing.load(Ordering::Acquire);
-        let empty = self.batch.floors.is_empty() && self.batch.logs.iter().all(ShardLog::is_empty);
+        let shardless = self.batch.floors.is_empty() && self.batch.metadata.is_empty();
+        let empty = shardless && self.batch.logs.iter().all(ShardLog::is_empty);
         let mended = self.mend()?;
         if empty && (!failing || mended) {
             // Everything before is durable, or was released as such: there is nothing to wait for.
@@ -313,7 +322,7 @@ impl Committer {
             mark,
             first_seq,
             &self.batch.logs,
-            &self.batch.floors,
+            (&self.batch.floors, &self.batch.metadata),
             |bytes| file.write_all(bytes),
         )?;
         self.next_seq = first_seq + framed.records;

@@ -1,6 +1,6 @@
 //! A batch as records.
 //!
-//! Definitions, samples and their like, floors, and the definitions again: whatever one damaged place costs, it is not the definition
+//! Definitions, samples and their like, floors, metadata, and the definitions again: whatever one damaged place costs, it is not the definition
 //! of a series whose samples are intact.
 
 use std::ops::Range;
@@ -9,6 +9,7 @@ use chronolith_codec::{crc32, write};
 use chronolith_env::Result;
 
 use crate::entries::EntryColumn;
+use crate::metadata::MetadataColumn;
 use crate::record::{FLAG_ZSTD, Header, NO_SHARD, PAYLOAD_BYTES_MAX, RecordType, Seal, encode_floor};
 use crate::samples::BlockEnd;
 use crate::shard_log::ShardLog;
@@ -136,7 +137,7 @@ impl Framer {
         mark: bool,
         first_seq: u64,
         logs: &[ShardLog],
-        floors: &[(Option<String>, i64)],
+        (floors, metadata): (&[(Option<String>, i64)], &MetadataColumn),
         sink: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Framed> {
         self.out.clear();
@@ -158,7 +159,10 @@ impl Framer {
                     let flags = pack(self.compressor.as_mut(), &self.raw, &mut self.payload);
                     let crc = crc32(&self.payload);
                     output.record(record_type, flags, shard as u16, &self.payload, crc)?;
-                    output.framed.saw(end.min_t, end.max_t);
+                    if record_type != RecordType::Starts {
+                        // Starts say something of samples, which may be older than the segment.
+                        output.framed.saw(end.min_t, end.max_t);
+                    }
                 }
                 Result::Ok(entries.ends().iter().map(|end| end.count as u64).sum::<u64>())
             };
@@ -174,6 +178,11 @@ impl Framer {
             encode_floor(tenant.as_deref(), *min_t, &mut self.raw);
             output.record(RecordType::Floor, 0, NO_SHARD, &self.raw, crc32(&self.raw))?;
         }
+        metadata.payloads(&mut self.raw, |raw| {
+            self.payload.clear();
+            let flags = pack(self.compressor.as_mut(), raw, &mut self.payload);
+            output.record(RecordType::Metadata, flags, NO_SHARD, &self.payload, crc32(&self.payload))
+        })?;
         write_definitions(&mut output, &self.definitions, &self.packed)?;
         output.flush()?;
         let framed = output.framed;

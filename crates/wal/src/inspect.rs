@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use chronolith_env::{File, Fs, OpenMode};
 
 use crate::entries::{LoggedBlob, LoggedStart, decode_blobs, decode_starts};
-use crate::record::{FLAG_ZSTD, Header, NO_SHARD, content, decode_floor};
+use crate::record::{FLAG_ZSTD, Header, NO_SHARD, Unpacker, content, decode_floor};
 use crate::scan::{Item, Scanner, read_header};
 use crate::segment::{FORMAT_VERSION, HeaderStatus, SegmentHeader};
-use crate::{DamageReason, Error, LoggedSample, RecordType, Result, SeriesDef, samples, segment, series};
+use crate::{
+    DamageReason, Error, LoggedMetadata, LoggedSample, RecordType, Result, SeriesDef, metadata, samples,
+    segment, series,
+};
 
 /// A segment, opened for looking at it.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ pub struct RecordInfo {
     pub shard: Option<u16>,
     /// Whether its payload is packed.
     pub packed: bool,
-    /// How many definitions, samples, histograms, starts or exemplars it has, 1 for a floor; `None` if its content cannot be read.
+    /// How many definitions, samples, histograms, starts, exemplars or metrics it has, 1 for a floor; `None` if its content cannot be read.
     pub count: Option<usize>,
     /// The first and last timestamp of what it has, milliseconds; that of a start is that of the first sample it holds for.
     pub times: Option<(i64, i64)>,
@@ -96,16 +99,18 @@ pub enum Content<'a> {
     Start(LoggedStart),
     /// An exemplar.
     Exemplar(LoggedBlob<'a>),
+    /// Metadata of a metric.
+    Metadata(LoggedMetadata<'a>),
 }
 
 impl Content<'_> {
-    /// When it is: nothing for definitions and floors.
+    /// When it is, of a start since when: nothing for definitions, floors and metadata.
     const fn time(&self) -> Option<i64> {
         match self {
             Self::Sample(sample) => Some(sample.timestamp),
             Self::Histogram(entry) | Self::Exemplar(entry) => Some(entry.timestamp),
             Self::Start(entry) => Some(entry.since),
-            Self::Series(_) | Self::Floor(..) => None,
+            Self::Series(_) | Self::Floor(..) | Self::Metadata(_) => None,
         }
     }
 }
@@ -223,8 +228,8 @@ fn entry(scanner: &Scanner<'_>, item: &Item) -> Entry {
 
 /// Hands a payload's content to `visit`; `None` if not all of it can be read.
 fn read(header: &Header, payload: &[u8], visit: &mut dyn FnMut(Content<'_>)) -> Option<()> {
-    let mut scratch = Vec::new();
-    let content = content(header.flags, payload, &mut scratch).ok()?;
+    let mut unpacker = Unpacker::default();
+    let content = content(header.flags, payload, &mut unpacker).ok()?;
     match RecordType::from_code(header.type_code)? {
         RecordType::Series => {
             series::decode(content, |definition| visit(Content::Series(definition))).ok()?;
@@ -246,6 +251,9 @@ fn read(header: &Header, payload: &[u8], visit: &mut dyn FnMut(Content<'_>)) -> 
         }
         RecordType::Exemplars => {
             decode_blobs(content).ok()?.into_iter().for_each(|entry| visit(Content::Exemplar(entry)));
+        }
+        RecordType::Metadata => {
+            metadata::decode(content).ok()?.into_iter().for_each(|entry| visit(Content::Metadata(entry)));
         }
         RecordType::Mark => {}
     }

@@ -15,6 +15,7 @@ mod entries;
 mod error;
 mod frame;
 pub mod inspect;
+mod metadata;
 mod open;
 mod options;
 mod quarantine;
@@ -31,6 +32,7 @@ mod wal;
 
 pub use entries::{BLOB_BYTES_MAX, LoggedBlob, LoggedStart, RECORD_ENTRIES_MAX};
 pub use error::{CommitError, Error, Result};
+pub use metadata::{LoggedMetadata, METADATA_PENDING_BYTES_MAX, METADATA_TEXT_BYTES_MAX};
 pub use open::{OpenReport, Opened, TornTail};
 pub use options::{SyncPolicy, WalOptions};
 pub use quarantine::{Damage, DamageReason};

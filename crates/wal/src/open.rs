@@ -123,9 +123,8 @@ pub(crate) fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Opened>
     }
     report.segments = found.len();
     shared.stats.corruptions.store(report.damage.len() as u64, Ordering::Relaxed);
-    let now = env.clock.now_ms();
     let found_sequence = (u64::from(free) << 32) - 1;
-    *shared.segments.lock() = found.iter().map(|found| info(found, now, found_sequence)).collect();
+    *shared.segments.lock() = found.iter().map(|found| info(found, found_sequence)).collect();
     Ok(Opened { shared: Arc::new(shared), report, found, repair, next_number })
 }
 
@@ -137,12 +136,13 @@ fn check(options: &WalOptions) -> Result<()> {
     Ok(())
 }
 
-/// What is known of a segment before replay: it may have samples of any time until now.
-fn info(found: &Found, now: i64, last_sequence: u64) -> SegmentInfo {
+/// What is known of a segment before replay: it may have samples of any time. The clock does not bound it: it may have been
+/// ahead when they were taken.
+fn info(found: &Found, last_sequence: u64) -> SegmentInfo {
     SegmentInfo {
         number: found.number,
         bytes: if found.end == UNKNOWN_END { 0 } else { found.end },
-        times: Some((i64::MIN, now)),
+        times: Some((i64::MIN, i64::MAX)),
         last_sequence,
         whole: false,
         // If that is not known, it may.

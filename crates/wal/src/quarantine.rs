@@ -1,5 +1,6 @@
 //! Damage: what it is, and where its bytes are kept.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chronolith_env::{File, Fs, OpenMode};
@@ -22,6 +23,20 @@ pub enum DamageReason {
     Unreadable,
     /// A segment that should be there is not.
     MissingSegment,
+}
+
+impl fmt::Display for DamageReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SegmentHeader => "the segment's header is damaged",
+            Self::RecordHeader => "no record begins here",
+            Self::Payload => "a record's payload does not match its checksum",
+            Self::Content => "a record's payload does not say what its type promises",
+            Self::Truncated => "a record ends beyond the end of its segment",
+            Self::Unreadable => "the device cannot read it",
+            Self::MissingSegment => "a segment that should be there is not",
+        })
+    }
 }
 
 /// A damaged place in a log. What lies there is lost; everything around it is kept.

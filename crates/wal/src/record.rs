@@ -7,6 +7,7 @@
 //! Little-endian. The header has its own checksum so that a length can be trusted when the payload cannot. Layout and a
 //! worked example: docs/format/wal.md.
 
+use std::fmt;
 use std::io::Read as _;
 
 use chronolith_codec::{Reader, crc32, crc32_continue, write};
@@ -44,6 +45,8 @@ pub enum RecordType {
     Starts,
     /// Exemplars.
     Exemplars,
+    /// Metadata of metrics.
+    Metadata,
 }
 
 impl RecordType {
@@ -56,6 +59,7 @@ impl RecordType {
             Self::Histograms => 5,
             Self::Starts => 6,
             Self::Exemplars => 7,
+            Self::Metadata => 8,
         }
     }
 
@@ -68,6 +72,7 @@ impl RecordType {
             5 => Some(Self::Histograms),
             6 => Some(Self::Starts),
             7 => Some(Self::Exemplars),
+            8 => Some(Self::Metadata),
             _ => None,
         }
     }
@@ -174,32 +179,51 @@ impl Header {
 /// Unpacked payloads up to this size are allocated at once, larger ones as they turn out to be.
 const UNPACK_AT_ONCE_MAX: usize = 4 * 1024 * 1024;
 
-/// The content of a payload: itself, or unpacked into `scratch`.
+/// Unpacks payloads; kept for its buffers, which are dearer than a small payload.
+#[derive(Default)]
+pub(crate) struct Unpacker {
+    bytes: Vec<u8>,
+    /// `None` before the first packed payload.
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unpacker").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// The content of a payload: itself, or unpacked.
 ///
 /// # Errors
 /// [`DamageReason::Content`] when it cannot be unpacked, or when this program does not know its flags.
 pub(crate) fn content<'a>(
     flags: u8,
     payload: &'a [u8],
-    scratch: &'a mut Vec<u8>,
+    unpacker: &'a mut Unpacker,
 ) -> Result<&'a [u8], DamageReason> {
     match flags {
         0 => Ok(payload),
         FLAG_ZSTD => {
-            unpack(payload, scratch).ok_or(DamageReason::Content)?;
-            Ok(scratch)
+            unpack(payload, unpacker).ok_or(DamageReason::Content)?;
+            Ok(&unpacker.bytes)
         }
         _ => Err(DamageReason::Content),
     }
 }
 
-fn unpack(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+fn unpack(payload: &[u8], unpacker: &mut Unpacker) -> Option<()> {
+    let Unpacker { bytes: out, decompressor } = unpacker;
     let mut reader = Reader::new(payload);
     let len = reader.count(PAYLOAD_BYTES_MAX, "unpacked length").ok()?;
     out.clear();
     if len <= UNPACK_AT_ONCE_MAX {
         out.resize(len, 0);
-        let got = zstd::bulk::decompress_to_buffer(reader.rest(), out).ok()?;
+        let decompressor = match decompressor {
+            Some(decompressor) => decompressor,
+            None => decompressor.insert(zstd::bulk::Decompressor::new().ok()?),
+        };
+        let got = decompressor.decompress_to_buffer(reader.rest(), out).ok()?;
         return (got == len).then_some(());
     }
     let mut unpacked = zstd::stream::read::Decoder::new(reader.rest()).ok()?.take(len as u64 + 1);

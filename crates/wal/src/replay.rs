@@ -8,10 +8,12 @@ use chronolith_env::{Env, OpenMode};
 use crate::entries::{LoggedBlob, LoggedStart, decode_blobs, decode_starts};
 use crate::open::{Found, Opened};
 use crate::quarantine::{DAMAGE_MAX, quarantine};
-use crate::record::{Header, RecordType, content, decode_floor};
+use crate::record::{Header, RecordType, Unpacker, content, decode_floor};
 use crate::samples::LoggedSample;
 use crate::scan::{Item, Scanner};
-use crate::{Damage, DamageReason, Error, Result, SeriesDef, WalStats, samples, series};
+use crate::{
+    Damage, DamageReason, Error, LoggedMetadata, Result, SeriesDef, WalStats, metadata, samples, series,
+};
 
 /// Receives the content of a log. Calls for one shard come one after the other; calls for different shards may come in
 /// parallel. The shard is the one under which the entry was logged.
@@ -41,6 +43,11 @@ pub trait Replay: Sync {
     /// Exemplars, in the order in which they were applied to the shard; as [`Replay::samples`]. Of a batch, they come
     /// last.
     fn exemplars(&self, shard: usize, sequence: u64, exemplars: &[LoggedBlob<'_>]);
+
+    /// Metadata of a metric: of what comes twice, the later counts. Comes before [`Replay::series_complete`].
+    fn metadata(&self, entry: &LoggedMetadata<'_>) {
+        let _ = entry;
+    }
 
     /// Records of `shard` with numbers up to this are known already, and passed over. The log then numbers what it writes
     /// from above that, even if its segments are gone. Must not change during a replay.
@@ -74,6 +81,8 @@ pub struct ReplayReport {
     pub starts: u64,
     /// Exemplars handed over.
     pub exemplars: u64,
+    /// Entries of metadata handed over.
+    pub metadata: u64,
     /// Bytes of the segments.
     pub bytes: u64,
     /// Damaged places, those of [`crate::OpenReport::damage`] included; the first thousand.
@@ -85,7 +94,7 @@ pub struct ReplayReport {
 /// Which records a pass hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    /// Definitions and floors.
+    /// Definitions, floors and metadata.
     Series,
     /// Samples, histograms, starts, exemplars.
     Samples,
@@ -96,7 +105,7 @@ enum Pass {
 struct Share {
     records: Vec<(u64, Header)>,
     /// Buffers, kept from window to window.
-    scratch: Vec<u8>,
+    unpacker: Unpacker,
     samples: Vec<LoggedSample>,
     done: u64,
     series: u64,
@@ -104,6 +113,7 @@ struct Share {
     histogram_count: u64,
     start_count: u64,
     exemplar_count: u64,
+    metadata_count: u64,
     times: Option<(i64, i64)>,
     /// Records whose content is not what their type promises.
     bad: Vec<(u64, u64)>,
@@ -315,7 +325,7 @@ impl Run<'_> {
     /// Gives a record to the worker of its shard, if it belongs to this pass and is not there for the second time.
     fn deal(&mut self, offset: u64, header: Header, shares: &mut [Share]) {
         let pass = match RecordType::from_code(header.type_code) {
-            Some(RecordType::Series | RecordType::Floor) => Pass::Series,
+            Some(RecordType::Series | RecordType::Floor | RecordType::Metadata) => Pass::Series,
             Some(
                 RecordType::Samples | RecordType::Histograms | RecordType::Starts | RecordType::Exemplars,
             ) => Pass::Samples,
@@ -369,6 +379,7 @@ impl Run<'_> {
             self.report.histograms += std::mem::take(&mut share.histogram_count);
             self.report.starts += std::mem::take(&mut share.start_count);
             self.report.exemplars += std::mem::take(&mut share.exemplar_count);
+            self.report.metadata += std::mem::take(&mut share.metadata_count);
         }
     }
 }
@@ -387,7 +398,7 @@ impl Share {
     /// definitions, and nothing of others.
     fn record(&mut self, payload: &[u8], header: &Header, visitor: &dyn Replay) -> Option<()> {
         let shard = usize::from(header.shard);
-        let content = content(header.flags, payload, &mut self.scratch).ok()?;
+        let content = content(header.flags, payload, &mut self.unpacker).ok()?;
         match RecordType::from_code(header.type_code)? {
             RecordType::Series => {
                 let count = &mut self.series;
@@ -416,7 +427,6 @@ impl Share {
             }
             RecordType::Starts => {
                 let starts = decode_starts(content).ok()?;
-                self.times = spanned(self.times, starts.iter().map(|entry| entry.since));
                 self.start_count += starts.len() as u64;
                 visitor.starts(shard, header.seq, &starts);
             }
@@ -425,6 +435,11 @@ impl Share {
                 self.times = spanned(self.times, exemplars.iter().map(|entry| entry.timestamp));
                 self.exemplar_count += exemplars.len() as u64;
                 visitor.exemplars(shard, header.seq, &exemplars);
+            }
+            RecordType::Metadata => {
+                let entries = metadata::decode(content).ok()?;
+                self.metadata_count += entries.len() as u64;
+                entries.iter().for_each(|entry| visitor.metadata(entry));
             }
             RecordType::Mark => {}
         }

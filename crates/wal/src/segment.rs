@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use chronolith_codec::{Reader, crc32, write};
 
 /// Version of the log's format that is written. A directory with a newer one is refused.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// The oldest version that is read.
 pub const FORMAT_VERSION_MIN: u16 = 1;
@@ -32,7 +32,8 @@ pub struct SegmentInfo {
     pub number: u32,
     /// Its length in bytes.
     pub bytes: u64,
-    /// The first and last timestamp (ms, both inclusive) of its samples; `None` without samples, or before replay.
+    /// The first and last timestamp (ms, both inclusive) of its samples, histograms and exemplars; `None` without any, or
+    /// before replay.
     pub times: Option<(i64, i64)>,
     /// No record in it has a higher number. Before replay, the highest number that anything found can have.
     pub last_sequence: u64,

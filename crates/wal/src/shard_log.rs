@@ -98,7 +98,7 @@ impl ShardLog {
     }
 
     /// Logs one sample; `t` in milliseconds.
-    #[inline]
+    #[inline(always)]
     pub fn sample(&mut self, series: u32, t: i64, value: f64) {
         self.columns.push(series, t, value.to_bits());
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::entries::{self, BLOB_BYTES_MAX, EntryColumn, LoggedBlob, LoggedStart, RECORD_ENTRIES_MAX};
-use crate::record::{FLAG_ZSTD, content, decode_floor, encode_floor};
+use crate::record::{FLAG_ZSTD, Unpacker, content, decode_floor, encode_floor};
 use crate::samples::{LoggedSample, SampleColumns};
 use crate::{samples, segment, series};
 
@@ -54,7 +54,7 @@ fn payloads_that_unpack_to_more_or_less_than_they_say_are_refused() {
         let mut payload = Vec::new();
         chronolith_codec::write::uvarint(&mut payload, len);
         payload.extend_from_slice(&packed);
-        let mut scratch = Vec::new();
+        let mut scratch = Unpacker::default();
         assert_eq!(content(FLAG_ZSTD, &payload, &mut scratch).is_ok(), good, "{len}");
         assert!(content(2, &payload, &mut scratch).is_err(), "flags not known");
     }
@@ -178,6 +178,6 @@ proptest! {
         let _ = decode_floor(&bytes);
         prop_assert!(entries::decode_blobs(&bytes).map_or(0, |entries| entries.capacity()) <= bytes.len());
         prop_assert!(entries::decode_starts(&bytes).map_or(0, |entries| entries.capacity()) <= bytes.len());
-        let _ = content(FLAG_ZSTD, &bytes, &mut Vec::new());
+        let _ = content(FLAG_ZSTD, &bytes, &mut Unpacker::default());
     }
 }

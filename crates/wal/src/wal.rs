@@ -9,6 +9,7 @@ use std::time::Instant;
 use chronolith_env::{Env, JobHandle, Wake};
 use parking_lot::{Condvar, Mutex};
 
+use crate::metadata::{LoggedMetadata, MetadataColumn};
 use crate::open::Opened;
 use crate::segment::{self, SegmentInfo};
 use crate::shard_log::FOUND_BATCH;
@@ -76,11 +77,12 @@ impl Progress {
     }
 }
 
-/// Floors not yet taken by the committer. One per tenant is pending at most: a higher one replaces a lower one.
+/// Floors and metadata not yet taken by the committer. One floor per tenant is pending at most: a higher one replaces a lower one.
 #[derive(Debug)]
 pub(crate) struct PendingFloors {
     pub(crate) batch: u64,
     pub(crate) floors: Vec<(Option<String>, i64)>,
+    pub(crate) metadata: MetadataColumn,
 }
 
 impl Wal {
@@ -121,6 +123,12 @@ impl Wal {
     /// The batch returned covers it.
     pub fn log_floor(&self, tenant: Option<&str>, min_t: i64) -> Batch {
         self.shared.log_floor(tenant, min_t)
+    }
+
+    /// Logs metadata of metrics, and asks for a commit. Of what is logged twice the later counts. The batch returned
+    /// covers it; `None` if there was no room for all of it ([`crate::METADATA_PENDING_BYTES_MAX`]).
+    pub fn log_metadata(&self, entries: &[LoggedMetadata<'_>]) -> Option<Batch> {
+        self.shared.log_metadata(entries)
     }
 
     /// The segments, oldest first; the last one may be in use.
@@ -280,7 +288,11 @@ impl Shared {
                 died: false,
             }),
             progressed: Condvar::new(),
-            floors: Mutex::new(PendingFloors { batch: FOUND_BATCH + 1, floors: Vec::new() }),
+            floors: Mutex::new(PendingFloors {
+                batch: FOUND_BATCH + 1,
+                floors: Vec::new(),
+                metadata: MetadataColumn::default(),
+            }),
             segments: Mutex::new(Vec::new()),
             found_sequence: AtomicU64::new(0),
             waker: OnceLock::new(),
@@ -348,6 +360,15 @@ impl Shared {
         {
             waker.wake();
         }
+    }
+
+    fn log_metadata(&self, entries: &[LoggedMetadata<'_>]) -> Option<Batch> {
+        let mut pending = self.floors.lock();
+        let taken = entries.iter().take_while(|entry| pending.metadata.push(entry)).count();
+        let batch = Batch(pending.batch);
+        drop(pending);
+        self.request();
+        (taken == entries.len()).then_some(batch)
     }
 
     fn log_floor(&self, tenant: Option<&str>, min_t: i64) -> Batch {

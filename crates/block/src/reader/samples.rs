@@ -1,6 +1,7 @@
 //! The samples of a series out of all parts of a block.
 
 use chronolith_chunk::dense::Statistics;
+use chronolith_model::histogram::CounterResetHint;
 use chronolith_model::{Histogram, StartTimestamp, TimeRange, Timestamp};
 
 use super::Block;
@@ -120,7 +121,7 @@ impl<'a> SeriesReader<'a> {
 
     /// Appends the samples of series `id` inside `range`, both ends included, to `into`, whose samples must be older.
     /// Of two samples at one timestamp the one in the part of lower priority is taken; deleted ones are left out. Nothing
-    /// if there is no such series.
+    /// if there is no such series. Hints of histograms behind the first are about the one before that is read.
     ///
     /// # Errors
     /// When a piece of the block is damaged or cannot be read. `into` then has an unknown part of the samples.
@@ -215,13 +216,21 @@ impl Merge {
         if !runs.is_sorted_by(|a, b| a.range.max < b.range.min) {
             return merge_runs(cursors, runs, of, into);
         }
+        let first = into.histograms.len();
         for run in runs.iter() {
             let before = into.ends();
             self.append(cursors, run, into)?;
             let OfCursor { deleted, starts } = of(run.cursor);
             if !deleted.is_empty() {
+                forget_behind_gaps(into, before.1, deleted);
                 remove(&mut into.timestamps, &mut into.values, before.0, deleted);
                 remove(&mut into.histogram_timestamps, &mut into.histograms, before.1, deleted);
+            }
+            if before.1 > first
+                && let (older, [histogram, ..]) = into.histograms.split_at_mut(before.1)
+            {
+                // Behind one of another part.
+                rehint(histogram, older.last());
             }
             note(starts, before, into);
         }
@@ -276,6 +285,8 @@ fn merge_runs<'d>(
         histograms.push(run_histograms.into_iter().map(Some).collect::<Vec<_>>());
     }
     let starts: Vec<_> = runs.iter().map(|run| of(run.cursor).starts).collect();
+    // Run and place of the histogram before.
+    let mut before: Option<(usize, usize)> = None;
     for (timestamp, number, place) in picks {
         let (number, place) = (number as usize, place as usize);
         let Some((run, starts)) = runs.get(number).zip(starts.get(number)) else { continue };
@@ -286,8 +297,15 @@ fn merge_runs<'d>(
                 into.values.extend(values.get(number).and_then(|values| values.get(run.from + place)));
             }
             FrameKind::Histogram => {
+                let histogram = histograms.get_mut(number).and_then(|all| all.get_mut(place)?.take());
+                let Some(mut histogram) = histogram else { continue };
+                let follows = before.is_none_or(|(run, before)| run == number && before + 1 == place);
+                if !follows {
+                    rehint(&mut histogram, into.histograms.last());
+                }
+                before = Some((number, place));
                 into.histogram_timestamps.push(timestamp);
-                into.histograms.extend(histograms.get_mut(number).and_then(|all| all.get_mut(place)?.take()));
+                into.histograms.push(histogram);
             }
         }
     }
@@ -317,6 +335,27 @@ fn merge_picks(
     }
     merged.extend(picks);
     merged
+}
+
+/// Finds out whether what is said of a histogram is true behind `before`, which need not be the one that was before it when
+/// its hint was made. Where there is none, or it is not known, nothing is said any more; where nothing was said, nothing is.
+pub fn rehint(histogram: &mut Histogram, before: Option<&Histogram>) {
+    if matches!(histogram.hint(), CounterResetHint::Reset | CounterResetHint::NotReset) {
+        histogram.set_hint(CounterResetHint::Unknown);
+        histogram.set_hint(histogram.hint_after(before));
+    }
+}
+
+/// Forgets what is said of histograms from place `start` on that lose the one before them.
+fn forget_behind_gaps(samples: &mut SeriesSamples, start: usize, deleted: &[TimeRange]) {
+    let timestamps = samples.histogram_timestamps.iter().skip(start);
+    let mut gone_before = false;
+    for (timestamp, histogram) in timestamps.zip(samples.histograms.iter_mut().skip(start)) {
+        let gone = is_deleted(deleted, *timestamp);
+        if std::mem::replace(&mut gone_before, gone) {
+            rehint(histogram, None);
+        }
+    }
 }
 
 /// Removes what is deleted from two columns, from place `start` on.

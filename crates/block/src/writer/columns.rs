@@ -18,7 +18,7 @@ pub(crate) const COLUMNS_BYTES_MAX: usize = 32 << 20;
 pub(crate) const COLUMNS_MAX: usize = 1 << 18;
 
 /// The most timestamps of columns kept decoded (8 bytes each).
-const DECODED_SAMPLES_MAX: usize = 2 << 20;
+pub(super) const DECODED_SAMPLES_MAX: usize = 2 << 20;
 
 /// The most anchors that are remembered.
 const ANCHORS_MAX: usize = 1 << 18;

@@ -12,7 +12,7 @@ use crate::layout::directory::UnitRef;
 use crate::meta::temporary_path;
 
 /// Bytes collected before they are handed to the file system.
-const BUFFER_BYTES: usize = 1 << 20;
+pub(super) const BUFFER_BYTES: usize = 1 << 20;
 
 /// A file under its temporary name. Removed when dropped before [`Output::publish`].
 #[derive(Debug)]

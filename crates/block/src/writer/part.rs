@@ -23,7 +23,7 @@ const FRAME_BYTES_SOFT: usize = FRAME_BYTES / 4 * 3;
 const BOUNDARY_SPACING: u64 = 32;
 
 /// The most bytes of slot tables and statistics that wait to be written behind the frames.
-const TABLES_BYTES_MAX: usize = 32 << 20;
+pub(super) const TABLES_BYTES_MAX: usize = 32 << 20;
 
 /// What the writer remembers of a series.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,9 @@ use std::path::Path;
 use chronolith_block::{
     Block, BlockRange, BlockWriter, Error, MergeSpec, Merged, PARTS_MAX, Section, inspect, merge, verify,
 };
-use chronolith_model::{Labels, StartTimestamp, TimeRange};
-use proptest::prelude::*;
+use chronolith_model::histogram::CounterResetHint;
+use chronolith_model::{Histogram, Labels, StartTimestamp, TimeRange};
+use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::fixture::{
     DIR, Disk, Model, SampleStarts, Starts, Value, add, delete, histogram, inside, read, read_starts,
@@ -455,4 +456,78 @@ proptest! {
             }
         }
     }
+}
+
+/// A part with the hints that its histograms have when they are stored one behind the other.
+fn hinted(part: &Model) -> Model {
+    let mut part = part.clone();
+    for samples in part.values_mut() {
+        let mut before: Option<Histogram> = None;
+        for value in samples.values_mut() {
+            let Value::Histogram(histogram) = value else { continue };
+            histogram.set_hint(histogram.hint_after(before.as_ref()));
+            before = Some((**histogram).clone());
+        }
+    }
+    part
+}
+
+/// Fails if a hint says something else than the two histograms do; counts those that say that a counter goes on.
+fn check_hints(model: &Model, what: &str) -> usize {
+    let mut known = 0;
+    for (labels, samples) in model {
+        let mut before: Option<&Histogram> = None;
+        for (t, value) in samples {
+            let Value::Histogram(histogram) = value else { continue };
+            let mut plain = (**histogram).clone();
+            plain.set_hint(CounterResetHint::Unknown);
+            let hint = histogram.hint();
+            if before.is_some() && hint != CounterResetHint::Unknown {
+                assert_eq!(hint, plain.hint_after(before), "{what}: {labels} at {t}");
+                known += usize::from(hint == CounterResetHint::NotReset);
+            }
+            before = Some(histogram);
+        }
+    }
+    known
+}
+
+#[test]
+fn hints_are_about_the_histogram_before() {
+    let known = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() });
+    let checked = runner.run(&plans(), |plan| {
+        let disk = Disk::new();
+        let mut blocks = Vec::new();
+        let mut priority = 0;
+        for (number, parts) in (0_u64..).zip(&plan.blocks) {
+            let parts: Vec<_> = parts
+                .iter()
+                .map(|part| {
+                    priority += 1;
+                    (priority, hinted(part))
+                })
+                .collect();
+            let block = disk.open(&disk.write(number, SMALL, &parts));
+            check_hints(&read(&block, TimeRange::ALL), "as written");
+            for &(_, n, min, length) in plan.deletions.iter().filter(|deletion| deletion.0 as u64 == number) {
+                block.delete(tombstone("instance", &format!("i{n}"), min, min + length)).unwrap();
+            }
+            check_hints(&read(&block, TimeRange::ALL), "deleted");
+            blocks.push(block);
+        }
+        let inputs: Vec<&Block> = blocks.iter().collect();
+        let spec = MergeSpec { block: spec(60, SMALL), drop_until: plan.drop_until };
+        let merged = merge(&disk.fs, Path::new(DIR), &inputs, &spec, &|| false).unwrap();
+        if let Some(written) = &merged.block {
+            let block = disk.open(&written.path);
+            known.set(known.get() + check_hints(&read(&block, TimeRange::ALL), "merged"));
+            let again = disk.merge(61, SMALL, &[&block]);
+            let again = again.block.map(|block| disk.open(&block.path)).unwrap();
+            check_hints(&read(&again, TimeRange::ALL), "merged again");
+        }
+        Ok(())
+    });
+    checked.unwrap();
+    assert!(known.get() > 100, "what is still true is still said: {}", known.get());
 }

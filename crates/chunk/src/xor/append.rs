@@ -182,8 +182,11 @@ const fn fits(x: i64, n: u32) -> bool {
     -((1 << (n - 1)) - 1) <= x && x <= 1 << (n - 1)
 }
 
-/// Room for the next samples in small steps: there are as many open chunks as series.
+/// Room for the next samples in small steps: there are as many open chunks as series. The sizes are those of allocators,
+/// which give so much anyway.
 #[cold]
 fn grow(chunk: &mut Vec<u8>) {
-    chunk.reserve_exact(if chunk.len() < 96 { 32 } else { 64 });
+    let wanted = chunk.len() + if chunk.len() < 96 { 32 } else { 48 };
+    let step = if wanted <= 128 { 16 } else { 32 };
+    chunk.reserve_exact(wanted.next_multiple_of(step) - chunk.len());
 }

@@ -335,6 +335,46 @@ fn a_series_behind_the_cut_goes_on_where_it_is() {
     assert_eq!(view.last_samples(&series)[0].map(|sample| sample.timestamp), Some(NOW + 1));
 }
 
+/// With many windows, or tenants, each series is looked at once, not once for each of them.
+#[test]
+fn a_window_of_a_cut_is_known_without_a_look_at_its_series() {
+    let fixture = Fixture::new(HeadOptions::default());
+    let of = tenant(0);
+    for window in 0..6 {
+        // A series of its own in each window, and one in all of them.
+        let t = NOW - (6 - window) * WINDOW_MS + 5;
+        let rows =
+            [(labels(window as usize), vec![Sample::new(t, 1.0)]), (labels(9), vec![Sample::new(t, 2.0)])];
+        assert_eq!(fixture.append(&of, &rows).outcome.stored, 2);
+    }
+    let cut = fixture.head.begin_cut(NOW);
+    let half = TimeRange::new(NOW - WINDOW_MS + 1, NOW - WINDOW_MS / 2);
+    let names = |window| {
+        let entries = fixture.head.cut_series(&cut, &of, window).flatten();
+        entries.map(|entry| entry.labels).collect::<Vec<_>>()
+    };
+    let before = names(half);
+    let windows = fixture.head.cut_windows(&cut);
+    assert_eq!((windows.len(), windows[0].1.len()), (1, 6));
+    assert_eq!(names(half), before, "a part of a window is looked at");
+    // Whoever looks at a series locks its shard.
+    let locked: Vec<_> = fixture.head.shards.iter().map(|shard| shard.lock()).collect();
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let (head, cut, of) = (&fixture.head, &cut, &of);
+        scope.spawn(move || {
+            for window in &windows[0].1 {
+                let entries: Vec<CutEntry> = head.cut_series(cut, of, *window).flatten().collect();
+                tell.send(entries.len()).unwrap();
+            }
+        });
+        let first = told.recv_timeout(Duration::from_secs(10));
+        drop(locked);
+        assert_eq!(first, Ok(2));
+        assert_eq!(told.iter().collect::<Vec<_>>(), [2; 5]);
+    });
+}
+
 #[test]
 fn a_cut_makes_room_where_nothing_is_dropped() {
     let options =

@@ -19,7 +19,7 @@ fn exemplar(timestamp: i64, trace: &str) -> Exemplar {
 }
 
 fn all() -> ExemplarQuery {
-    ExemplarQuery { matcher_sets: vec![Vec::new()], range: TimeRange::ALL }
+    ExemplarQuery { matcher_sets: vec![Vec::new()], range: TimeRange::ALL, payer: None }
 }
 
 struct One(Labels);

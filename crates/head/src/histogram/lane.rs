@@ -8,7 +8,8 @@ use chronolith_model::{
 
 use super::{HISTOGRAM_CHUNK_BYTES_MAX, one};
 use crate::{
-    closed::{ClosedChunk, overlapping_with_open, window_end},
+    closed::{ClosedChunk, chunk_at, extend_closed, histogram_at, overlapping_with_open, window_end},
+    read_back::Files,
     series::{Accounts, CHUNK_SAMPLES_MAX},
 };
 
@@ -106,7 +107,7 @@ impl Lane {
     }
 
     /// The histogram at `t`.
-    pub(super) fn known(&self, t: Timestamp) -> Option<Histogram> {
+    pub(super) fn known(&self, t: Timestamp, files: Files<'_>) -> Option<Histogram> {
         if let Some(open) = self.open.as_ref().filter(|open| open.min <= t) {
             if open.appender.last_timestamp() == t {
                 return Some(open.appender.last().clone());
@@ -115,7 +116,7 @@ impl Lane {
             let found = samples.map_while(Result::ok).find(|(at, _)| *at >= t);
             return found.filter(|(at, _)| *at == t).map(|(_, histogram)| histogram);
         }
-        self.closed.get(self.closed.partition_point(|chunk| chunk.max() < t))?.histogram_at(t)
+        files.look(chunk_at(&self.closed, t)?, |bytes| histogram_at(bytes, t))
     }
 
     /// The closed chunks, sorted.
@@ -174,6 +175,12 @@ impl Lane {
         dropped
     }
 
+    /// Takes a closed chunk away.
+    pub(super) fn remove(&mut self, which: impl Fn(&ClosedChunk) -> bool) -> Option<ClosedChunk> {
+        let at = self.closed.iter().position(which)?;
+        Some(self.closed.remove(at))
+    }
+
     /// Gives back the room at the end of the open chunk.
     pub(super) fn shrink(&mut self, accounts: &mut Accounts) {
         if let Some(open) = &mut self.open {
@@ -189,15 +196,9 @@ impl Lane {
         open.as_ref().is_none_or(|open| last < Some(open.min)).then_some(Self { open, closed })
     }
 
-    /// All histograms that can be read.
-    pub(crate) fn histograms(&self) -> Vec<(Timestamp, Histogram)> {
-        let mut all = Vec::new();
-        for chunk in &self.closed {
-            all.extend(chunk.histograms(TimeRange::ALL).unwrap_or_default());
-        }
-        let open = HistogramIter::new(self.open_bytes()).into_iter().flatten();
-        all.extend(open.map_while(Result::ok));
-        all
+    /// Adds chunks behind the closed ones; `None`, and nothing done, if they are not behind those and before the open one.
+    pub(super) fn extend(&mut self, chunks: Vec<ClosedChunk>) -> Option<()> {
+        extend_closed(&mut self.closed, chunks, self.open.as_ref().map(|open| open.min))
     }
 }
 

@@ -7,7 +7,7 @@ use chronolith_model::{CounterResetHint, Histogram, TimeRange, Timestamp};
 
 use super::HISTOGRAM_CHUNK_BYTES_MAX;
 use crate::{
-    closed::{ChunkKind, ClosedChunk},
+    closed::{ChunkKind, ClosedChunk, histogram_at},
     late::LateValue,
 };
 
@@ -75,8 +75,8 @@ impl LateValue for OneHistogram {
         chunk.histograms(TimeRange::ALL).expect("encoded by this process and kept in memory")
     }
 
-    fn at(chunk: &ClosedChunk, t: Timestamp) -> Option<Histogram> {
-        chunk.histogram_at(t)
+    fn at(chunk: &[u8], t: Timestamp) -> Option<Histogram> {
+        histogram_at(chunk, t)
     }
 
     /// What is known about the counter is found out anew within each chunk; of the first sample it is what was sent.

@@ -51,7 +51,7 @@ fn read(state: &mut ShardState) -> Samples {
     let mut samples = Samples::default();
     let ShardState { histograms, accounts, .. } = state;
     if let Some(copy) = histograms.copy(0, (TimeRange::ALL, TimeRange::ALL), CutPoint::NONE, accounts) {
-        copy.read((TimeRange::ALL, TimeRange::ALL), &mut samples).unwrap();
+        copy.read((TimeRange::ALL, TimeRange::ALL), &mut samples, &mut |_, _| unreachable!()).unwrap();
     }
     samples
 }

@@ -8,6 +8,7 @@ use crate::{
     closed::{WINDOW_MS, window_number},
     histogram::HistogramStore,
     offer::{LateRule, SeriesMut, Verdict},
+    read_back::Files,
     series::Series,
 };
 
@@ -39,6 +40,7 @@ impl Fixture {
             late: &mut self.late,
             histograms: &mut self.histograms,
             accounts: &mut self.accounts,
+            files: Files::Read,
         };
         let verdict = of.float((t, bits), rule);
         self.check();

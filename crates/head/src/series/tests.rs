@@ -45,8 +45,8 @@ fn order_and_what_is_known() {
         let t = i as i64 * 15_000;
         assert!(!fixture.offer(t, i) && !fixture.offer(t, i + 1) && !fixture.offer(t - 1, i));
         let series = fixture.series.as_ref().expect("made");
-        assert_eq!(series.known(&fixture.closed, t), Some(i));
-        assert_eq!(series.known(&fixture.closed, t - 1), None);
+        assert_eq!(series.known(&fixture.closed, t, Files::Read), Some(i));
+        assert_eq!(series.known(&fixture.closed, t - 1, Files::Read), None);
     }
     assert_eq!(fixture.read(i64::MIN, i64::MAX).len(), 1000);
     assert_eq!(fixture.accounts.samples, 1000);
@@ -85,7 +85,8 @@ fn every_bit_pattern_survives() {
     for (t, bits) in &samples {
         assert!(fixture.offer(*t, *bits));
         assert!(!fixture.offer(*t, *bits));
-        assert_eq!(fixture.series.as_ref().unwrap().known(&fixture.closed, *t), Some(*bits));
+        let known = fixture.series.as_ref().unwrap().known(&fixture.closed, *t, Files::Read);
+        assert_eq!(known, Some(*bits));
     }
     assert_eq!(fixture.read(i64::MIN, i64::MAX), samples);
 }

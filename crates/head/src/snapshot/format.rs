@@ -14,12 +14,14 @@ use super::{HeadState, ShardSummary};
 use crate::options::SHARDS;
 
 /// Version of the format that is written. A snapshot with a newer one is refused.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// The oldest version that is read.
 pub const FORMAT_VERSION_MIN: u16 = 1;
 /// The first version that has histograms.
 pub(super) const HISTOGRAMS_VERSION: u16 = 2;
+/// The first version in which there may be more of a series than its entry has.
+pub(super) const MORE_VERSION: u16 = 3;
 
 const MAGIC: &[u8; 8] = b"CHRNSNAP";
 const TRAILER_MAGIC: &[u8; 4] = b"PANS";
@@ -44,6 +46,8 @@ const DIRECTORY: u8 = 4;
 /// Of start timestamps; since version 2, as those that follow.
 pub(super) const STARTS: u8 = 6;
 pub(super) const EXEMPLARS: u8 = 7;
+/// Of further chunks of a series; since version 3.
+pub(super) const MORE: u8 = 8;
 
 /// The shard of a section that belongs to none.
 pub(super) const NO_SHARD: u16 = u16::MAX;
@@ -137,6 +141,25 @@ impl Section {
 
     pub(super) const fn end(&self) -> u64 {
         self.payload_at() + self.stored as u64
+    }
+
+    /// What it is, for people.
+    pub(super) const fn name(&self) -> &'static str {
+        match self.section_type {
+            SERIES => "series",
+            SHARD => "shard",
+            HEAD => "head",
+            DIRECTORY => "directory",
+            STARTS => "starts",
+            EXEMPLARS => "exemplars",
+            MORE => "more of a series",
+            _ => "other",
+        }
+    }
+
+    /// Whether it has samples.
+    pub(super) const fn has_samples(&self) -> bool {
+        matches!(self.section_type, SERIES | MORE)
     }
 
     pub(super) fn encode(&self, number: u32, out: &mut Vec<u8>) {
@@ -238,13 +261,15 @@ pub(super) struct Sections {
     pub(super) found: Vec<Section>,
     /// Where the directory is damaged or missing, and how many bytes that concerns.
     pub(super) damage: Option<(u64, u64)>,
+    /// Nothing but the directory is damaged: all sections were found without it.
+    pub(super) all_found: bool,
 }
 
 impl Sections {
     /// Those of a snapshot, a file of `len` bytes.
     pub(super) fn of(file: &dyn File, of: Bound, len: u64) -> Self {
         if let Some(found) = Self::directory(file, of, len) {
-            return Self { found, damage: None };
+            return Self { found, damage: None, all_found: true };
         }
         Self::walk(file, of, len)
     }
@@ -287,7 +312,10 @@ impl Sections {
         while sections.found.len() < SECTIONS_MAX {
             match Self::header_at(file, of, offset, len) {
                 // All before it were found.
-                Some(section) if section.section_type == DIRECTORY => break,
+                Some(section) if section.section_type == DIRECTORY => {
+                    sections.all_found = true;
+                    break;
+                }
                 Some(section) => {
                     offset = section.end();
                     sections.found.push(section);

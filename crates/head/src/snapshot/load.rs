@@ -1,6 +1,8 @@
 //! Loading a snapshot.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chronolith_env::{Env, File, OpenMode};
@@ -9,13 +11,21 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::format::{self, Bound, FORMAT_VERSION, Header, HeaderStatus, Section, Sections};
-use super::restore::{Share, load_piece};
+use super::more;
+use super::restore::{self, Share, load_piece};
 use super::side::{load_exemplars, load_starts};
 use super::{
     EXTRA_SECTIONS_MAX, EXTRA_TYPE_MIN, ExtraSection, HeadState, ShardSummary, SnapshotError, TEMPORARY,
     numbers, path,
 };
-use crate::{chunk_file::ChunkFiles, head::Head, options::SHARDS, shard::Ref};
+use crate::{
+    chunk_file::ChunkFiles,
+    error::{ChunkDamage, ReadError},
+    head::Head,
+    missed::MissedChunks,
+    options::SHARDS,
+    shard::Ref,
+};
 
 /// At most this many damaged places are listed; all are counted.
 const DAMAGE_MAX: usize = 1000;
@@ -53,19 +63,29 @@ pub struct Loaded {
     pub damage_count: u64,
     /// Series in damaged sections: they have what the log still has of them, nothing else.
     pub series_damaged: u64,
-    /// Chunk files that are missing or something else: queries of chunks in them fail.
+    /// Something is damaged that may have had samples of any series, or is known by the count of series only.
+    pub unknown_damage: bool,
+    /// Chunk files that are missing: what chunks in them had is in the log, or lost.
     pub missing_files: Vec<PathBuf>,
+    /// When the snapshot was begun, milliseconds.
+    pub created_ms: Timestamp,
     /// How long it took.
     pub duration: Duration,
     /// Numbers of series whose labels another one has as well, to the number in use.
     pub(crate) renumbered: HashMap<u32, u32>,
+    /// By shard: what the log had up to this was in the snapshot, whatever is damaged.
+    pub(crate) known: [u64; SHARDS],
+    /// By shard, what chunk files did not give back.
+    pub(crate) missed: Vec<MissedChunks>,
 }
 
 /// A damaged place in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotDamage {
-    /// The snapshot.
+    /// The snapshot, or chunk file.
     pub path: PathBuf,
+    /// What it is of the file.
+    pub section: &'static str,
     /// Where the damage begins.
     pub offset: u64,
     /// How many bytes are damaged.
@@ -90,6 +110,31 @@ pub enum SnapshotDamageReason {
     Payload,
     /// A section's payload matches its checksum, but does not say what its type promises.
     Content,
+    /// A chunk in a chunk file, which is what `path` and `offset` name, cannot be read, or the header of the file.
+    ChunkFile,
+    /// A chunk file is missing.
+    ChunkFileMissing,
+}
+
+impl SnapshotDamageReason {
+    /// Whether samples may be concerned of which nothing else is known.
+    #[must_use]
+    pub const fn is_of_samples(self) -> bool {
+        !matches!(self, Self::ChunkFile | Self::ChunkFileMissing)
+    }
+}
+
+impl fmt::Display for SnapshotDamageReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "its header is damaged: nothing of it can be read",
+            Self::Directory => "the directory is damaged",
+            Self::Payload => "it does not match its checksum, or cannot be read",
+            Self::Content => "its content is not what its type promises",
+            Self::ChunkFile => "it does not match its checksum, or cannot be read",
+            Self::ChunkFileMissing => "the file is missing",
+        })
+    }
 }
 
 impl Default for Loaded {
@@ -107,9 +152,13 @@ impl Default for Loaded {
             damage: Vec::new(),
             damage_count: 0,
             series_damaged: 0,
+            unknown_damage: false,
             missing_files: Vec::new(),
+            created_ms: Timestamp::MIN,
             duration: Duration::ZERO,
             renumbered: HashMap::new(),
+            known: [0; SHARDS],
+            missed: vec![MissedChunks::default(); SHARDS],
         }
     }
 }
@@ -117,6 +166,7 @@ impl Default for Loaded {
 /// A snapshot that has a header.
 struct Candidate {
     version: u16,
+    created_ms: Timestamp,
     number: u32,
     path: PathBuf,
     file: Box<dyn File>,
@@ -143,15 +193,21 @@ pub(super) fn load(env: &Env, dir: &Path, files: &ChunkFiles, head: &Head) -> Re
     for number in unreadable {
         let path = path(dir, number);
         let quarantined = move_aside(env, dir, &path);
-        let reason = SnapshotDamageReason::Header;
-        loaded.note(SnapshotDamage { path, offset: 0, bytes: 0, reason, series: 0, quarantined });
+        let (reason, section) = (SnapshotDamageReason::Header, "header");
+        loaded.note(SnapshotDamage { path, section, offset: 0, bytes: 0, reason, series: 0, quarantined });
+        // If there is another one, the log has what that does not have.
+        loaded.unknown_damage = candidates.is_empty();
     }
     let alone = candidates.len() <= 1;
-    let chosen = choose(env, dir, &candidates, &mut loaded);
+    let chosen = choose((env, dir, files), &candidates, &mut loaded);
     if let Some(candidate) = chosen.and_then(|at| candidates.get(at)) {
         candidate.load(env, dir, (head, files), &mut loaded);
+        if let Some(refused) = files.refused() {
+            return Err(refused.into());
+        }
         loaded.missing_files = files.missing();
-        if loaded.damage_count == 0 && alone && loaded.missing_files.is_empty() {
+        loaded.note_chunk_files(dir, files);
+        if loaded.damage_count == 0 && alone && !head.has_unread() && loaded.missing_files.is_empty() {
             loaded.covered = loaded.sequences.iter().copied().min();
         }
     }
@@ -169,7 +225,8 @@ fn open(env: &Env, dir: &Path, number: u32) -> Result<Option<Candidate>, Snapsho
         HeaderStatus::Valid(header) if header.number == number => {
             let bound = Bound { version: header.version, number };
             let sections = Sections::of(file.as_ref(), bound, bytes);
-            Ok(Some(Candidate { version: header.version, number, path, file, bytes, sections }))
+            let (version, created_ms) = (header.version, header.created_ms);
+            Ok(Some(Candidate { version, created_ms, number, path, file, bytes, sections }))
         }
         HeaderStatus::Foreign(got) => {
             Err(SnapshotError::ForeignVersion { path, got, expected: FORMAT_VERSION })
@@ -179,10 +236,15 @@ fn open(env: &Env, dir: &Path, number: u32) -> Result<Option<Candidate>, Snapsho
 }
 
 /// The newest of `candidates`, which are sorted so, that is whole; the newest of all if none is.
-fn choose(env: &Env, dir: &Path, candidates: &[Candidate], loaded: &mut Loaded) -> Option<usize> {
+fn choose(
+    (env, dir, files): (&Env, &Path, &ChunkFiles),
+    candidates: &[Candidate],
+    loaded: &mut Loaded,
+) -> Option<usize> {
+    let before = loaded.clone();
     if candidates.len() > 1 {
         for (at, candidate) in candidates.iter().enumerate() {
-            let damage = candidate.check();
+            let damage = candidate.check(files);
             if damage.is_empty() && candidate.sections.damage.is_none() {
                 return Some(at);
             }
@@ -191,7 +253,7 @@ fn choose(env: &Env, dir: &Path, candidates: &[Candidate], loaded: &mut Loaded) 
             }
         }
         // The newest is reported again when it is loaded.
-        *loaded = Loaded::default();
+        *loaded = before;
     }
     (!candidates.is_empty()).then_some(0)
 }
@@ -204,15 +266,54 @@ impl Loaded {
             self.damage.push(damage);
         }
     }
+
+    /// Gives damaged chunk files a place in the quarantine, and reports those whose header is damaged, and the missing ones.
+    fn note_chunk_files(&mut self, dir: &Path, files: &ChunkFiles) {
+        let quarantine = dir.join("quarantine");
+        let mut kept: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
+        for damage in self.damage.iter_mut().filter(|damage| damage.reason == SnapshotDamageReason::ChunkFile)
+        {
+            let to = kept.entry(damage.path.clone()).or_insert_with_key(|path| files.keep(path, &quarantine));
+            damage.quarantined.clone_from(to);
+        }
+        let chunk_file = |path: PathBuf, reason, quarantined| {
+            let section = "header of a chunk file";
+            SnapshotDamage { path, section, offset: 0, bytes: 0, reason, series: 0, quarantined }
+        };
+        for path in files.headless() {
+            let quarantined = files.keep(&path, &quarantine);
+            self.note(chunk_file(path, SnapshotDamageReason::ChunkFile, quarantined));
+        }
+        for path in self.missing_files.clone() {
+            self.note(chunk_file(path, SnapshotDamageReason::ChunkFileMissing, None));
+        }
+    }
 }
 
 impl Candidate {
-    /// The sections whose checksums are wrong.
-    fn check(&self) -> Vec<(Section, SnapshotDamageReason)> {
-        let mut payload = Vec::new();
-        let wrong = |section: &&Section| section.payload(self.file.as_ref(), &mut payload).is_none();
-        let wrong = self.sections.found.iter().filter(wrong);
-        wrong.map(|section| (*section, SnapshotDamageReason::Payload)).collect()
+    /// The sections whose checksums are wrong, or that name chunks in files which cannot be read.
+    fn check(&self, files: &ChunkFiles) -> Vec<(Section, SnapshotDamageReason)> {
+        let mut damage = Vec::new();
+        let (mut payload, mut scratch) = (Vec::new(), Vec::new());
+        for section in &self.sections.found {
+            if section.payload(self.file.as_ref(), &mut payload).is_none() {
+                damage.push((*section, SnapshotDamageReason::Payload));
+                continue;
+            }
+            let mut share = Share::default();
+            let content = section.content(&payload, &mut scratch);
+            match (content, section.section_type) {
+                (Some(content), format::SERIES) => {
+                    restore::check_piece(content, self.version, files, &mut share)
+                }
+                (Some(content), format::MORE) => more::check(content, files, &mut share),
+                _ => {}
+            }
+            if !share.unread.is_empty() || !share.refused.is_empty() {
+                damage.push((*section, SnapshotDamageReason::ChunkFile));
+            }
+        }
+        damage
     }
 
     fn report(
@@ -223,19 +324,22 @@ impl Candidate {
         loaded: &mut Loaded,
     ) {
         let sections = damage.into_iter().map(|(section, reason)| {
-            (section.offset, section.end() - section.offset, reason, u64::from(section.items))
+            let bytes = section.end() - section.offset;
+            (section.name(), section.offset, bytes, reason, u64::from(section.items))
         });
-        let directory =
-            self.sections.damage.map(|(at, bytes)| (at, bytes, SnapshotDamageReason::Directory, 0));
-        for (offset, bytes, reason, series) in sections.chain(directory) {
+        let directory = self
+            .sections
+            .damage
+            .map(|(at, bytes)| ("directory", at, bytes, SnapshotDamageReason::Directory, 0));
+        for (section, offset, bytes, reason, series) in sections.chain(directory) {
             let quarantined = self.quarantine(env, dir, offset, bytes);
             let path = self.path.clone();
-            loaded.note(SnapshotDamage { path, offset, bytes, reason, series, quarantined });
+            loaded.note(SnapshotDamage { path, section, offset, bytes, reason, series, quarantined });
         }
     }
 
     fn load(&self, env: &Env, dir: &Path, (head, files): (&Head, &ChunkFiles), loaded: &mut Loaded) {
-        (loaded.number, loaded.bytes) = (Some(self.number), self.bytes);
+        (loaded.number, loaded.bytes, loaded.created_ms) = (Some(self.number), self.bytes, self.created_ms);
         let mut damage = Vec::new();
         self.common(head, loaded, &mut damage);
         let workers = env.scheduler.parallelism().clamp(1, SHARDS);
@@ -263,10 +367,45 @@ impl Candidate {
             if let Some(times) = share.times {
                 head.saw_times(times);
             }
+            for (shard, sequence) in share.known {
+                if let Some(known) = loaded.known.get_mut(shard) {
+                    *known = sequence;
+                }
+            }
+            let renumbered = |reference| loaded.renumbered.get(&reference).copied().unwrap_or(reference);
+            for (missed, of) in loaded.missed.iter_mut().zip(share.missed.by_shard()) {
+                missed.extend(of, renumbered);
+            }
+            head.note_unread(share.refused);
             damage.extend(share.damage);
+            let missing = |error: &ReadError| {
+                matches!(error, ReadError::ChunkFile { damage: ChunkDamage::Missing, .. })
+            };
+            for (section, error, bytes) in share.chunk_damage {
+                // A file that is missing is one place, whatever was in it.
+                if !missing(&error) {
+                    loaded.note(self.damage_of(section, error, bytes));
+                }
+            }
         }
         head.measure_tables();
+        let of_samples = |(section, _): &(Section, SnapshotDamageReason)| section.has_samples();
+        loaded.unknown_damage |= damage.iter().any(of_samples) || !self.sections.all_found;
         self.report(env, dir, damage, loaded);
+    }
+
+    /// The report of a chunk that was to be read, while `section` was loaded, and cannot be.
+    fn damage_of(&self, section: Section, error: ReadError, bytes: u64) -> SnapshotDamage {
+        let (path, name, offset, bytes, reason) = match error {
+            ReadError::ChunkFile { path, offset, .. } => {
+                (path, "chunk of a series", offset, bytes, SnapshotDamageReason::ChunkFile)
+            }
+            ReadError::Chunk(_) => {
+                let bytes = section.end() - section.offset;
+                (self.path.clone(), section.name(), section.offset, bytes, SnapshotDamageReason::Content)
+            }
+        };
+        SnapshotDamage { path, section: name, offset, bytes, reason, series: 1, quarantined: None }
     }
 
     /// The sections that belong to no shard.
@@ -291,6 +430,7 @@ impl Candidate {
                 }
                 (Some(content), format::HEAD) if let Ok(state) = HeadState::decode(content) => {
                     loaded.cut = state.cut;
+                    head.snapshot_cut.store(state.cut, Ordering::Release);
                     head.raise_memory_floor(state.memory_floor);
                 }
                 _ => damage.push((*section, SnapshotDamageReason::Content)),
@@ -302,14 +442,16 @@ impl Candidate {
     fn shard(&self, (head, files): (&Head, &ChunkFiles), shard: usize, share: &mut Share) {
         let (mut payload, mut scratch) = (Vec::new(), Vec::new());
         let mut summary = None;
-        let damaged_before = share.damage.len();
+        let mut whole = true;
         for section in self.sections.found.iter().filter(|section| usize::from(section.shard) == shard) {
-            if !matches!(section.section_type, format::SERIES | format::SHARD | format::STARTS) {
+            let more = section.section_type == format::MORE && self.version >= format::MORE_VERSION;
+            if !matches!(section.section_type, format::SERIES | format::SHARD | format::STARTS) && !more {
                 // Of a program to come; by the rule of versions not needed to read the rest.
                 continue;
             }
             if section.payload(self.file.as_ref(), &mut payload).is_none() {
                 share.damage.push((*section, SnapshotDamageReason::Payload));
+                whole = false;
                 continue;
             }
             let content = section.content(&payload, &mut scratch);
@@ -321,6 +463,9 @@ impl Candidate {
                 format::STARTS => {
                     content.and_then(|content| load_starts(head, shard, content, share)).is_some()
                 }
+                format::MORE => {
+                    content.and_then(|content| more::load((head, files), shard, content, share)).is_some()
+                }
                 _ => content
                     .and_then(|content| load_piece((head, files), shard, (content, self.version), share))
                     .is_some(),
@@ -328,6 +473,9 @@ impl Candidate {
             if !understood {
                 share.damage.push((*section, SnapshotDamageReason::Content));
             }
+            let unread = std::mem::take(&mut share.unread);
+            whole &= understood && unread.is_empty();
+            share.chunk_damage.extend(unread.into_iter().map(|(error, bytes)| (*section, error, bytes)));
             // The same budget as for appends: the oldest gives way.
             head.enforce_memory();
         }
@@ -337,7 +485,8 @@ impl Candidate {
         {
             shard.lock().slab.reserve_through(last.min(Ref::SLOT_MAX));
         }
-        if share.damage.len() == damaged_before {
+        share.known.push((shard, summary.sequence));
+        if whole {
             share.sequences.push((shard, summary.sequence));
         }
     }

@@ -3,21 +3,24 @@
 //! Texts stand once, in front; then what is to be known of each series; then all bytes of chunks, in the same order.
 //! Numbers and texts so pack well, and a damaged section costs no series of another one.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use chronolith_codec::{Reader, write};
 use chronolith_model::{Histogram, Labels, TenantId, TimeRange, Timestamp};
 use chronolith_storage::StartTimestamp;
 use hashbrown::HashMap;
 
+use super::chunks::{ChunkReader, ChunkWriter, Malformed};
 use super::format::{HISTOGRAMS_VERSION, SECTION_BYTES_MAX};
+use super::more::{Lot, More};
 use crate::{
-    chunk_file::ChunkFiles,
-    closed::{ChunkKind, ClosedChunk, WINDOW_MS},
+    chunk_file::{ChunkFiles, unreadable},
+    closed::{ChunkKind, ClosedChunk},
     error::ReadError,
     histogram::{OneHistogram, decode_one, encode_one},
     late::RawSample,
     shard::{Ref, ShardState},
+    unread::UnreadChunk,
 };
 
 /// Longest text: as in the model's limits, with room.
@@ -25,8 +28,16 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Most labels of a series.
 const LABELS_MAX: usize = 1 << 16;
 
-/// Beside the code of a chunk's kind: its bytes are in a chunk file.
-const IN_FILE: u8 = 0x80;
+/// Closed chunks of an entry, of a kind, have at most so many bytes and what is to be known of them ...
+const IN_ORDER_BYTES_MAX: usize = 4 << 20;
+/// ... and late samples come from chunks of at most so many: written one by one, histograms take up to a hundred times the
+/// bytes. Further chunks are in sections of their own.
+const LATE_BYTES_MAX: usize = 256 << 10;
+/// What is to be known of a chunk, about.
+const CHUNK_ENTRY_BYTES: usize = 32;
+
+/// Late histograms by time, and the places of chunks with further ones.
+type LateHistograms = (Vec<(Timestamp, Histogram)>, Range<usize>);
 
 /// Copies of series, made under their shard's lock; kept for its buffers.
 #[derive(Debug, Default)]
@@ -91,7 +102,7 @@ impl Copies {
             late_chunks: late_chunks..self.chunks.len(),
             late: late..self.late.len(),
             histograms: None,
-            starts: state.starts.steps(slot).to_vec(),
+            starts: if series.is_started() { state.starts.steps(slot).to_vec() } else { Vec::new() },
         });
         if series.is_mixed() {
             let histograms = self.copy_histograms(state, slot);
@@ -119,36 +130,67 @@ impl Copies {
 }
 
 impl Copies {
-    /// The late samples of a copied series, sorted.
+    /// The chunks of these series, of shard `shard`, that are in files and cannot be read.
+    pub(super) fn unread(&self, shard: usize) -> Vec<UnreadChunk> {
+        let (mut chunks, mut places) = (Vec::new(), Vec::new());
+        for copied in &self.series {
+            let histograms = copied.histograms.as_ref().map_or(0..0, |histograms| histograms.chunks.clone());
+            for chunk in
+                [copied.chunks.clone(), histograms].into_iter().flat_map(|of| self.chunks.get(of)).flatten()
+            {
+                if let Some(place) = chunk.place() {
+                    chunks.push((Ref::new(shard, copied.slot).0, chunk));
+                    places.push(place);
+                }
+            }
+        }
+        let unread = unreadable(&places).into_iter();
+        unread
+            .filter_map(|(at, error)| {
+                let (reference, chunk) = chunks.get(at)?;
+                Some(UnreadChunk::new(*reference, chunk, error))
+            })
+            .collect()
+    }
+
+    /// The late samples of a copied series, sorted, and the places of chunks with further ones.
     ///
     /// # Errors
     /// When a chunk contradicts itself.
-    pub(super) fn late(&self, copied: &Copied) -> Result<Vec<RawSample>, ReadError> {
+    pub(super) fn late(&self, copied: &Copied) -> Result<(Vec<RawSample>, Range<usize>), ReadError> {
         let mut samples = Vec::new();
-        for chunk in self.chunks.get(copied.late_chunks.clone()).unwrap_or_default() {
+        let (chunks, more) = self.inline(&copied.late_chunks);
+        for chunk in chunks {
             chunk.floats(TimeRange::ALL, &mut samples)?;
         }
         samples.extend_from_slice(self.late.get(copied.late.clone()).unwrap_or_default());
         samples.sort_by_key(|(t, _)| *t);
         samples.dedup_by_key(|(t, _)| *t);
-        Ok(samples)
+        Ok((samples, more))
     }
 
-    /// The late histograms of a copied series, sorted.
+    /// The same of its late histograms.
     ///
     /// # Errors
     /// When a chunk contradicts itself.
-    pub(super) fn late_histograms(&self, copied: &Copied) -> Result<Vec<(Timestamp, Histogram)>, ReadError> {
+    pub(super) fn late_histograms(&self, copied: &Copied) -> Result<LateHistograms, ReadError> {
         let mut all = Vec::new();
-        let Some(copied) = &copied.histograms else { return Ok(all) };
-        for chunk in self.chunks.get(copied.late_chunks.clone()).unwrap_or_default() {
+        let Some(copied) = &copied.histograms else { return Ok((all, 0..0)) };
+        let (chunks, more) = self.inline(&copied.late_chunks);
+        for chunk in chunks {
             all.extend(chunk.histograms(TimeRange::ALL)?);
         }
         let ones = self.ones.get(copied.late.clone()).unwrap_or_default();
         all.extend(ones.iter().map(|(t, one)| (*t, one.histogram())));
         all.sort_by_key(|(t, _)| *t);
         all.dedup_by_key(|(t, _)| *t);
-        Ok(all)
+        Ok((all, more))
+    }
+
+    /// The chunks of late samples that an entry has sample by sample, all of `chunks` or none, and the places of the others.
+    fn inline(&self, chunks: &Range<usize>) -> (&[ClosedChunk], Range<usize>) {
+        let late = self.chunks.get(chunks.clone()).unwrap_or_default();
+        if room_for(late, LATE_BYTES_MAX) == late.len() { (late, 0..0) } else { (&[], chunks.clone()) }
     }
 }
 
@@ -160,9 +202,10 @@ pub(super) struct PieceWriter {
     entries: Vec<u8>,
     data: Vec<u8>,
     pub(super) series: u32,
-    pub(super) samples: u64,
-    /// The chunk files that any section refers to.
-    pub(super) files: BTreeSet<u32>,
+    samples: u64,
+    pub(super) chunks: ChunkWriter,
+    /// Chunks of the series in it that there was no room for.
+    pub(super) more: Vec<More>,
     next_slot: u32,
 }
 
@@ -172,15 +215,33 @@ impl PieceWriter {
         self.text_bytes.len() + self.entries.len() + self.data.len()
     }
 
-    /// Adds a series; slots ascend.
+    /// Samples of the series in it, without those in [`PieceWriter::more`].
+    pub(super) fn samples(&self) -> u64 {
+        self.samples + self.chunks.samples
+    }
+
+    /// Adds a series; slots ascend. What there is no room for is in [`PieceWriter::more`] then.
+    ///
+    /// # Errors
+    /// When a chunk of late samples contradicts itself; nothing is added.
     pub(super) fn add<'a>(
         &mut self,
         copies: &Copies,
         copied: &Copied,
         tenant: &str,
         labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
-        (late, late_histograms): (&[RawSample], &[(Timestamp, Histogram)]),
-    ) {
+    ) -> Result<(), ReadError> {
+        let (late, more_late) = copies.late(copied)?;
+        let (late_histograms, more_histograms) = copies.late_histograms(copied)?;
+        let slot = copied.slot;
+        let late_lots = [(ChunkKind::Float, more_late), (ChunkKind::Histogram, more_histograms)];
+        self.more.extend(
+            late_lots.into_iter().filter(|(_, chunks)| !chunks.is_empty()).map(|(kind, chunks)| More {
+                slot,
+                lot: Lot::Late(kind),
+                chunks,
+            }),
+        );
         write::uvarint(&mut self.entries, u64::from(copied.slot - self.next_slot));
         self.next_slot = copied.slot + 1;
         self.text(tenant);
@@ -190,32 +251,39 @@ impl PieceWriter {
             self.text(value);
         }
         let open = copies.open.get(copied.open.clone()).unwrap_or_default();
-        self.chunks(copies.chunks.get(copied.chunks.clone()).unwrap_or_default(), open);
+        self.closed((copies, slot), ChunkKind::Float, copied.chunks.clone(), open);
         self.samples += ChunkKind::Float.sample_count(open) as u64;
-        self.late(late);
+        self.late(&late);
         match &copied.histograms {
-            Some(copied) => self.histograms(copies, copied, late_histograms),
+            Some(copied) => self.histograms((copies, slot), copied, &late_histograms),
             None => self.entries.push(0),
         }
         self.series += 1;
+        Ok(())
     }
 
     /// Closed chunks, and the bytes of the open one.
-    fn chunks(&mut self, closed: &[ClosedChunk], open: &[u8]) {
-        write::uvarint(&mut self.entries, closed.len() as u64);
+    fn closed(&mut self, (copies, slot): (&Copies, u32), kind: ChunkKind, chunks: Range<usize>, open: &[u8]) {
+        let closed = copies.chunks.get(chunks.clone()).unwrap_or_default();
+        let room = room_for(closed, IN_ORDER_BYTES_MAX);
+        write::uvarint(&mut self.entries, room as u64);
         let mut before = 0;
-        for chunk in closed {
-            self.chunk(chunk, &mut before);
+        for chunk in closed.iter().take(room) {
+            self.chunks.chunk(chunk, &mut before, &mut self.entries, &mut self.data);
+        }
+        if room < closed.len() {
+            let chunks = chunks.start + room..chunks.end;
+            self.more.push(More { slot, lot: Lot::InOrder(kind), chunks });
         }
         write::uvarint(&mut self.entries, open.len() as u64);
         self.data.extend_from_slice(open);
     }
 
     /// The histograms of a series; late ones as chunks of one each.
-    fn histograms(&mut self, copies: &Copies, copied: &CopiedHistograms, late: &[(Timestamp, Histogram)]) {
+    fn histograms(&mut self, of: (&Copies, u32), copied: &CopiedHistograms, late: &[(Timestamp, Histogram)]) {
         self.entries.push(1);
-        let open = copies.open.get(copied.open.clone()).unwrap_or_default();
-        self.chunks(copies.chunks.get(copied.chunks.clone()).unwrap_or_default(), open);
+        let open = of.0.open.get(copied.open.clone()).unwrap_or_default();
+        self.closed(of, ChunkKind::Histogram, copied.chunks.clone(), open);
         self.samples += ChunkKind::Histogram.sample_count(open) as u64;
         write::uvarint(&mut self.entries, late.len() as u64);
         let mut one = Vec::new();
@@ -239,29 +307,6 @@ impl PieceWriter {
             }
         };
         write::uvarint(&mut self.entries, u64::from(number));
-    }
-
-    fn chunk(&mut self, chunk: &ClosedChunk, before: &mut Timestamp) {
-        let in_file = chunk.place().map_or(0, |_| IN_FILE);
-        self.entries.push(chunk.kind().code() | in_file);
-        write::varint(&mut self.entries, chunk.min().wrapping_sub(*before));
-        write::uvarint(&mut self.entries, chunk.max().abs_diff(chunk.min()));
-        write::uvarint(&mut self.entries, chunk.count() as u64);
-        let bytes = chunk.in_memory().unwrap_or_default();
-        let len = match chunk.place() {
-            Some(place) => {
-                let (number, offset, len) = place.numbers();
-                write::uvarint(&mut self.entries, u64::from(number));
-                write::uvarint(&mut self.entries, u64::from(offset));
-                self.files.insert(number);
-                len as usize
-            }
-            None => bytes.len(),
-        };
-        write::uvarint(&mut self.entries, len as u64);
-        self.data.extend_from_slice(bytes);
-        self.samples += chunk.count() as u64;
-        *before = chunk.max();
     }
 
     /// Late samples: raw, for they are few.
@@ -288,7 +333,18 @@ impl PieceWriter {
         self.entries.clear();
         self.data.clear();
         (self.series, self.samples, self.next_slot) = (0, 0, 0);
+        self.chunks.samples = 0;
     }
+}
+
+/// How many of `chunks` have no more than so many bytes.
+fn room_for(chunks: &[ClosedChunk], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |chunk: &&ClosedChunk| {
+        bytes += chunk.in_memory().map_or(0, <[_]>::len) + CHUNK_ENTRY_BYTES;
+        bytes <= bytes_max
+    };
+    chunks.iter().take_while(fits).count()
 }
 
 /// A series read back.
@@ -310,16 +366,6 @@ pub(super) struct LoadingHistograms<'a> {
     pub(super) chunks: Vec<ClosedChunk>,
     pub(super) open: &'a [u8],
     pub(super) late: Vec<(Timestamp, Histogram)>,
-}
-
-/// Why the content of a section is not what its type promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
-impl From<chronolith_codec::Error> for Malformed {
-    fn from(_: chronolith_codec::Error) -> Self {
-        Self
-    }
 }
 
 /// Reads all series of a section, of a snapshot of format `version`.
@@ -422,46 +468,10 @@ impl<'a> PieceReader<'a> {
     /// Closed chunks of a kind, and the bytes of the open one.
     fn chunks(&mut self, kind: ChunkKind) -> Result<(Vec<ClosedChunk>, &'a [u8]), Malformed> {
         let count = self.entries.count(self.entries.rest().len(), "chunks")?;
-        let mut chunks: Vec<ClosedChunk> = Vec::with_capacity(count.min(1024));
-        let mut before: Timestamp = 0;
-        for _ in 0..count {
-            let code = self.entries.u8("kind")?;
-            if ChunkKind::of(code & !IN_FILE) != Some(kind) {
-                return Err(Malformed);
-            }
-            let min = before.wrapping_add(self.entries.varint("first timestamp")?);
-            let span = self.entries.count(WINDOW_MS as usize - 1, "span")?;
-            let max = min.checked_add(span as i64).ok_or(Malformed)?;
-            let samples = self.entries.count(usize::from(u16::MAX), "samples")?;
-            let place = match code & IN_FILE {
-                0 => None,
-                _ => Some((self.number("file")?, self.number("offset")?)),
-            };
-            let len = self.entries.count(kind.bytes_max(), "length")?;
-            let follows = chunks.last().is_none_or(|last| last.max() < min);
-            if !follows || samples == 0 {
-                return Err(Malformed);
-            }
-            let mut chunk = ClosedChunk::new(kind, min, max, samples, &[]);
-            match place {
-                Some((number, offset)) => chunk.spill(self.files.place(number, offset, len as u32)),
-                None => {
-                    let bytes = self.data.slice(len, "chunk")?;
-                    if kind.sample_count(bytes) != samples {
-                        return Err(Malformed);
-                    }
-                    chunk = ClosedChunk::new(kind, min, max, samples, bytes);
-                }
-            }
-            chunks.push(chunk);
-            before = max;
-        }
+        let Self { entries, data, files, .. } = self;
+        let chunks = ChunkReader { entries, data, files }.closed(kind, count, true)?;
         let open = self.entries.count(kind.bytes_max(), "open chunk")?;
         Ok((chunks, self.data.slice(open, "open chunk")?))
-    }
-
-    fn number(&mut self, expected: &'static str) -> Result<u32, Malformed> {
-        u32::try_from(self.entries.uvarint(expected)?).map_err(|_| Malformed)
     }
 
     fn late(&mut self) -> Result<Vec<RawSample>, Malformed> {

@@ -3,21 +3,26 @@
 use std::mem::take;
 use std::sync::{Arc, atomic::Ordering};
 
-use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter, decode_into};
+use chronolith_chunk::{SAMPLE_BYTES_MAX, XorAppender, XorIter, decode_into, histogram::HistogramIter};
 use chronolith_model::{TenantId, TimeRange};
 use hashbrown::HashMap;
 
 use super::SnapshotDamageReason;
 use super::format::Section;
+use super::more;
 use super::piece::{self, Loading, LoadingHistograms};
 use crate::{
     chunk_file::ChunkFiles,
+    closed::ClosedChunk,
+    error::ReadError,
     head::{Head, Identity},
     histogram::{self, Lane},
+    missed::{MissedChunks, take_unreadable},
     offer::LateRule,
     options::SHARDS,
     shard::{Ref, ShardState},
     tenant::Tenant,
+    unread::UnreadChunk,
 };
 
 /// Free bytes at the end of an open chunk: the last append finds room.
@@ -32,6 +37,35 @@ pub(super) struct Share {
     pub(super) sequences: Vec<(usize, u64)>,
     pub(super) renumbered: HashMap<u32, u32>,
     pub(super) damage: Vec<(Section, SnapshotDamageReason)>,
+    /// Chunks of the current section that cannot be read, with the bytes of their records ...
+    pub(super) unread: Vec<(ReadError, u64)>,
+    /// ... and those of all, with their sections.
+    pub(super) chunk_damage: Vec<(Section, ReadError, u64)>,
+    /// What they had.
+    pub(super) missed: MissedChunks,
+    /// Chunks that only the device refuses.
+    pub(super) refused: Vec<UnreadChunk>,
+    /// What the log had of shards up to these numbers was in the snapshot, whatever is damaged.
+    pub(super) known: Vec<(usize, u64)>,
+}
+
+impl Share {
+    /// There are samples at these times.
+    pub(super) fn saw(&mut self, times: Option<TimeRange>) {
+        self.times = times.into_iter().chain(self.times).reduce(union);
+    }
+
+    /// Takes away what chunk files do not give back, of series by their numbers.
+    pub(super) fn verify(&mut self, chunks: &mut [(u32, &mut Vec<ClosedChunk>)]) {
+        let mut missed = MissedChunks::default();
+        let refused = take_unreadable(chunks, |reference, chunk, error| {
+            let bytes = chunk.place().map_or(0, |place| place.record().1);
+            self.unread.push((error, bytes));
+            missed.note(reference, &chunk);
+        });
+        self.missed.extend(missed, |reference| reference);
+        self.refused.extend(refused);
+    }
 }
 
 /// Takes over a section of series: all of it, or nothing.
@@ -42,6 +76,7 @@ pub(super) fn load_piece(
     share: &mut Share,
 ) -> Option<()> {
     let mut all = piece::decode(content, files, version).ok()?;
+    share.verify(&mut closed(&mut all, shard));
     let mut opens = Vec::with_capacity(all.len());
     let mut lanes = Vec::with_capacity(all.len());
     let mut columns = (Vec::new(), Vec::new());
@@ -99,15 +134,35 @@ pub(super) fn load_piece(
     for (slot, known) in doubles {
         state.slab.reserve_through(slot);
         if let Some((series, lane)) = all.iter().zip(&lanes).find(|(series, _)| series.slot == slot) {
-            merge(&mut state, (series, lane.as_ref()), known);
+            let unread = merge(&mut state, (series, lane.as_ref()), known);
+            share.unread.extend(unread.into_iter().map(|error| (error, 0)));
             share.renumbered.insert(Ref::new(shard, slot).0, known.0);
         }
     }
     entry.publish(&state);
     drop(state);
-    share.times = times.into_iter().chain(share.times).reduce(union);
+    share.saw(times);
     index(head, shard, &all, &tenants, &taken);
     Some(())
+}
+
+/// Looks whether the chunks in files that a section of series names can be read.
+pub(super) fn check_piece(content: &[u8], version: u16, files: &ChunkFiles, share: &mut Share) {
+    if let Ok(mut all) = piece::decode(content, files, version) {
+        share.verify(&mut closed(&mut all, 0));
+    }
+}
+
+/// The closed chunks of series, with the numbers of these.
+fn closed<'a>(all: &'a mut [Loading<'_>], shard: usize) -> Vec<(u32, &'a mut Vec<ClosedChunk>)> {
+    let mut chunks = Vec::with_capacity(all.len());
+    for series in all {
+        let reference = Ref::new(shard, series.slot).0;
+        let histograms = series.histograms.as_mut().map(|histograms| (reference, &mut histograms.chunks));
+        chunks.push((reference, &mut series.chunks));
+        chunks.extend(histograms);
+    }
+    chunks
 }
 
 fn union(a: TimeRange, b: TimeRange) -> TimeRange {
@@ -223,24 +278,29 @@ fn register(
     None
 }
 
-/// Offers the samples of a series to another one with its labels.
-fn merge(state: &mut ShardState, (series, lane): (&Loading<'_>, Option<&Lane>), known: Ref) {
-    let Some(mut place) = state.series_mut(known.slot()) else { return };
-    let mut samples = Vec::new();
-    for chunk in &series.chunks {
-        // What cannot be decoded is not among them.
-        let _ = chunk.floats(TimeRange::ALL, &mut samples);
+/// Offers the samples of a series to another one with its labels; what cannot be read of them is returned.
+fn merge(
+    state: &mut ShardState,
+    (series, lane): (&Loading<'_>, Option<&Lane>),
+    known: Ref,
+) -> Vec<ReadError> {
+    let mut unread = more::offer(state, known.slot(), &series.chunks);
+    if let Some(lane) = lane {
+        unread.extend(more::offer(state, known.slot(), lane.closed()));
     }
-    samples.extend(XorIter::new(series.open).map_while(Result::ok).map(|(t, value)| (t, value.to_bits())));
-    samples.extend_from_slice(&series.late);
-    for sample in samples {
+    let Some(mut place) = state.series_mut(known.slot()) else { return unread };
+    let open = XorIter::new(series.open).map_while(Result::ok).map(|(t, value)| (t, value.to_bits()));
+    for sample in open.chain(series.late.iter().copied()) {
         place.float(sample, LateRule::Logged);
     }
+    // Open chunks were read when they were opened again.
+    let open = HistogramIter::new(lane.map_or(&[], Lane::open_bytes)).into_iter().flatten();
     let late = series.histograms.as_ref().map_or(&[][..], |histograms| &histograms.late);
     let mut one = Vec::new();
-    for (t, histogram) in lane.map(Lane::histograms).iter().flatten().chain(late) {
-        place.histogram(*t, histogram, LateRule::Logged, &mut one);
+    for (t, histogram) in open.map_while(Result::ok).chain(late.iter().cloned()) {
+        place.histogram(t, &histogram, LateRule::Logged, &mut one);
     }
+    unread
 }
 
 /// Adds the series to their tenants' indexes.

@@ -5,7 +5,7 @@ use chronolith_model::{Exemplar, Labels, TenantId, Timestamp};
 use chronolith_storage::StartTimestamp;
 use hashbrown::HashMap;
 
-use super::{piece::Malformed, restore::Share};
+use super::{chunks::Malformed, restore::Share};
 use crate::{
     exemplars,
     head::Head,
@@ -90,8 +90,9 @@ pub(super) fn load_starts(head: &Head, shard: usize, content: &[u8], share: &Sha
     for (slot, steps) in all {
         // One that came back under another number has the same shard.
         let known = share.renumbered.get(&Ref::new(shard, slot).0).map_or(slot, |known| Ref(*known).slot());
-        if slab.get(known).is_some() {
+        if let Some((series, _)) = slab.get_mut(known) {
             steps.into_iter().for_each(|step| starts.set(known, step, accounts));
+            series.set_started(starts.contains(known));
         }
     }
     entry.publish(&state);

@@ -8,6 +8,7 @@ use super::format::{self, FORMAT_VERSION, Header, NO_SHARD, Section};
 use super::piece::{self, Copies, PieceWriter};
 use super::side::{StartsWriter, encode_exemplars};
 use super::*;
+use crate::closed::{ChunkKind, ClosedChunk};
 use crate::late::RawSample;
 use crate::shard::ShardState;
 
@@ -48,6 +49,11 @@ fn series(twice: bool) -> Vec<u8> {
 }
 
 fn add(piece: &mut PieceWriter, slot: u32, t: i64) {
+    add_behind(piece, slot, t, None);
+}
+
+/// The same with a closed chunk.
+fn add_behind(piece: &mut PieceWriter, slot: u32, t: i64, chunk: Option<ClosedChunk>) {
     let mut state = ShardState::default();
     state.slab.insert(slot, 0);
     let bits = 1.5_f64.to_bits();
@@ -57,12 +63,13 @@ fn add(piece: &mut PieceWriter, slot: u32, t: i64) {
     for t in [t, t + 15_000] {
         assert!(series.offer(closed, t, bits, i64::MIN, accounts));
     }
+    closed.extend(chunk);
     store.restore(slot, &late, accounts);
     let mut copies = Copies::default();
     copies.copy(&state, slot);
-    assert_eq!(copies.late(&copies.series[0]).unwrap(), late);
+    assert_eq!(copies.late(&copies.series[0]).unwrap(), (late.to_vec(), 0..0));
     let labels = [("__name__", "m"), ("id", "host-00007"), ("zone", "b")];
-    piece.add(&copies, &copies.series[0], "anonymous", labels.into_iter(), (&late, &[]));
+    piece.add(&copies, &copies.series[0], "anonymous", labels.into_iter()).unwrap();
 }
 
 /// A series was removed and came back under another number while the snapshot was written.
@@ -99,6 +106,93 @@ fn a_series_that_is_there_twice_is_one() {
     assert_eq!(head.shards[3].lock().slab.next(), 6, "no number is given away twice");
 }
 
+/// A chunk of a double is in a file that is not there: that is reported, and the rest of it is taken.
+#[test]
+fn a_double_that_cannot_be_read_is_damage() {
+    let fs = FaultFs::new();
+    let fake = FakeEnv::new(Arc::new(fs.clone()), 1);
+    let snapshots = Snapshots::open(&fake.env, Path::new("/head")).unwrap();
+    let mut example = Example { out: Vec::new(), directory: Vec::new() };
+    Header { version: FORMAT_VERSION, number: 1, created_ms: 0 }.encode(&mut example.out);
+    let (mut piece, mut content, t) = (PieceWriter::default(), Vec::new(), 1_699_999_700_000);
+    add(&mut piece, 0, t);
+    let mut chunk = ClosedChunk::of_floats(&[(t - 9000, 1), (t - 8000, 2)]).unwrap();
+    chunk.spill(snapshots.chunk_files().place(7, 24, 30));
+    add_behind(&mut piece, 5, t + 60_000, Some(chunk));
+    piece.finish(&mut content);
+    example.section(format::SERIES, 3, 2, &content);
+    content.clear();
+    ShardSummary { sequence: 9, next_slot: 6 }.encode(&mut content);
+    example.section(format::SHARD, 3, 0, &content);
+    let mut directory = Vec::new();
+    format::encode_directory(1, example.out.len() as u64, &example.directory, &mut directory);
+    example.out.extend_from_slice(&directory);
+    fs.put(&path(Path::new("/head"), 1), example.out);
+    let head = Arc::new(Head::new(crate::HeadOptions::default(), fake.env.clone()));
+    let loaded = snapshots.load(&head).unwrap();
+    let damage = SnapshotDamage {
+        path: Path::new("/head/chunks/00000007.chunks").to_path_buf(),
+        section: "header of a chunk file",
+        offset: 0,
+        bytes: 0,
+        reason: SnapshotDamageReason::ChunkFileMissing,
+        series: 0,
+        quarantined: None,
+    };
+    assert_eq!((&loaded.damage, loaded.damage_count), (&vec![damage], 1));
+    assert_eq!((loaded.sequences[3], loaded.covered), (0, None), "all of the log is read");
+    let stats = head.stats();
+    assert_eq!((stats.series, stats.samples), (1, 6));
+    let replay = crate::HeadReplay::new(&head).behind(&loaded);
+    replay.samples(
+        3,
+        8,
+        &[LoggedSample { series: 5 * 16 + 3, timestamp: t - 9000, value: f64::from_bits(1) }],
+    );
+    replay.samples(3, 10, &[LoggedSample { series: 5 * 16 + 3, timestamp: t - 8500, value: 2.0 }]);
+    let losses = replay.losses(i64::MIN);
+    let loss = losses.first().expect("one of two is not there");
+    assert_eq!((losses.len(), loss.samples, loss.series, loss.offset), (1, Some(1), 1, 24));
+    assert_eq!((loss.range.min, loss.range.max), (t - 9000, t - 8000));
+    assert!(replay.losses(t - 8000).is_empty(), "a cut has passed it");
+}
+
+/// Starts of few series may be more than a section holds.
+#[test]
+fn sections_of_starts_have_an_end() {
+    let fs = FaultFs::new();
+    let fake = FakeEnv::new(Arc::new(fs.clone()), 1);
+    let snapshots = Snapshots::open(&fake.env, Path::new("/head")).unwrap();
+    let head = Head::new(crate::HeadOptions::default(), fake.env.clone());
+    let tenant = head.tenants.get_or_create(&chronolith_model::TenantId::default(), || 1).unwrap();
+    for series in 0..250 {
+        let id = format!("host-{series}");
+        let labels = Labels::from_pairs([("__name__", "m"), ("id", id.as_str())]);
+        let wanted = Some(crate::shard::Ref::new(3, series));
+        let (reference, _) = head.find_or_create(&tenant, &labels, wanted).unwrap();
+        let mut state = head.shards[3].lock();
+        let ShardState { slab, starts, accounts, .. } = &mut *state;
+        let (series, closed) = slab.get_mut(reference.slot()).unwrap();
+        assert!(series.offer(closed, 1_700_000_000_000, 1, i64::MIN, accounts));
+        for at in 1..1000_i64 {
+            let step = StartTimestamp { since: at << 40, start: (at & 1) << 50 | 1 };
+            starts.set(reference.slot(), step, accounts);
+        }
+        series.set_started(true);
+    }
+    snapshots.write(&head, Vec::new()).unwrap();
+    let file = fake.env.fs.open(&path(Path::new("/head"), 1), chronolith_env::OpenMode::Read).unwrap();
+    let bound = format::Bound { version: FORMAT_VERSION, number: 1 };
+    let sections = format::Sections::of(file.as_ref(), bound, file.len().unwrap());
+    let starts: Vec<_> = sections.found.iter().filter(|of| of.section_type == format::STARTS).collect();
+    assert!(starts.len() > 2 && starts.iter().all(|of| of.raw < 1_100_000), "{starts:?}");
+    let again = Head::new(crate::HeadOptions::default(), fake.env.clone());
+    assert_eq!(snapshots.load(&again).unwrap().damage_count, 0);
+    let (before, after) = (head.shards[3].lock(), again.shards[3].lock());
+    assert!((0..250).all(|slot| before.starts.steps(slot) == after.starts.steps(slot)));
+    assert_eq!(after.starts.len(), 250);
+}
+
 #[test]
 fn the_documented_bytes() {
     let mut example = Example { out: Vec::new(), directory: Vec::new() };
@@ -124,13 +218,7 @@ fn the_documented_bytes() {
     let mut directory = Vec::new();
     format::encode_directory(1, example.out.len() as u64, &example.directory, &mut directory);
     example.out.extend_from_slice(&directory);
-    let document = include_str!("../../../../docs/format/snapshot.md");
-    let hex = document.split("```hex").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let documented: Vec<u8> = hex
-        .lines()
-        .flat_map(|line| line.split('|').next().unwrap_or_default().split_whitespace())
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
+    let documented = documented(1);
     let text: Vec<String> = example.out.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(documented, example.out, "the code writes {}", text.join(" "));
 }
@@ -174,19 +262,14 @@ fn the_documented_bytes_of_histograms() {
     }
     let mut copies = Copies::default();
     copies.copy(&state, 0);
-    let late = copies.late_histograms(&copies.series[0]).unwrap();
+    let (late, more) = copies.late_histograms(&copies.series[0]).unwrap();
+    assert_eq!((late.len(), more), (1, 0..0));
     let (mut piece, mut out) = (PieceWriter::default(), Vec::new());
     let labels = [("__name__", "m")];
-    piece.add(&copies, &copies.series[0], "anonymous", labels.into_iter(), (&[], &late));
-    assert_eq!(piece.samples, 4);
+    piece.add(&copies, &copies.series[0], "anonymous", labels.into_iter()).unwrap();
+    assert_eq!(piece.samples(), 4);
     piece.finish(&mut out);
-    let document = include_str!("../../../../docs/format/snapshot.md");
-    let hex = document.split("```hex").nth(2).and_then(|rest| rest.split("```").next()).unwrap_or_default();
-    let documented: Vec<u8> = hex
-        .lines()
-        .flat_map(|line| line.split('|').next().unwrap_or_default().split_whitespace())
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
+    let documented = documented(2);
     let text: Vec<String> = out.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(documented, out, "the code writes {}", text.join(" "));
     let fs = FaultFs::new();
@@ -198,4 +281,26 @@ fn the_documented_bytes_of_histograms() {
     for end in 0..out.len() {
         assert!(piece::decode(&out[..end], snapshots.chunk_files(), FORMAT_VERSION).is_err(), "{end}");
     }
+}
+
+#[test]
+fn the_documented_section_of_more() {
+    let bits = 1.5_f64.to_bits();
+    let chunk = ClosedChunk::of_floats(&[(1000, bits), (2000, bits)]).unwrap();
+    let mut out = Vec::new();
+    let lot = more::Lot::Late(ChunkKind::Float);
+    let count = more::encode((300, lot), &[chunk], 1000, &mut chunks::ChunkWriter::default(), &mut out);
+    assert_eq!(count, 1);
+    assert_eq!(documented(3), out, "the code writes {out:02x?}");
+}
+
+/// The bytes of an example of docs/format/snapshot.md.
+fn documented(example: usize) -> Vec<u8> {
+    let document = include_str!("../../../../docs/format/snapshot.md");
+    let hex = document.split("```hex").nth(example).and_then(|rest| rest.split("```").next());
+    let digits = hex
+        .unwrap_or_default()
+        .lines()
+        .flat_map(|line| line.split('|').next().unwrap_or_default().split_whitespace());
+    digits.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }

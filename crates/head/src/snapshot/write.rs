@@ -10,6 +10,7 @@ use chronolith_env::{Env, File, OpenMode};
 use super::format::{
     self, FLAG_ZSTD, FORMAT_VERSION, HEADER_BYTES, Header, NO_SHARD, SECTION_BYTES_MAX, Section,
 };
+use super::more::{self, More};
 use super::piece::{Copies, PieceWriter};
 use super::side::{StartsWriter, encode_exemplars};
 use super::{
@@ -17,7 +18,7 @@ use super::{
     SnapshotReport, TEMPORARY, numbers, path,
 };
 use crate::{
-    chunk_file::ChunkFiles, error::ReadError, head::Head, options::SHARDS, shard::Ref, tenant::Tenant,
+    chunk_file::ChunkFiles, closed::ClosedChunk, head::Head, options::SHARDS, shard::Ref, tenant::Tenant,
 };
 
 /// Series copied under one hold of a shard's lock ...
@@ -120,6 +121,23 @@ impl SnapshotWriter {
         Ok(writer)
     }
 
+    /// Whether all shards are written, and what was handed over comes next: until then there may be something else of it.
+    #[must_use]
+    pub fn is_at_extras(&self) -> bool {
+        self.shard >= SHARDS && self.tenants.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Replaces what was handed over. What is known when [`SnapshotWriter::is_at_extras`] says so is not older than what the
+    /// snapshot has of the log.
+    ///
+    /// # Errors
+    /// As [`Snapshots::begin`](super::Snapshots::begin).
+    pub fn set_extras(&mut self, extras: Vec<ExtraSection>) -> Result<(), SnapshotError> {
+        check(&extras)?;
+        self.extras = extras;
+        Ok(())
+    }
+
     /// Writes the next section or two, about a megabyte. `Some` when the snapshot is done: durable, and the older ones
     /// removed; no further step is to be made then, nor after an error.
     ///
@@ -142,15 +160,14 @@ impl SnapshotWriter {
     /// Copies series of the current shard until there is a section of them, or no more.
     fn series(&mut self, head: &Head) -> Result<(), SnapshotError> {
         let mut next_slot = u32::MAX;
-        while self.piece.bytes() < SECTION_BYTES && self.slot < next_slot {
+        let begun = self.directory.len();
+        while self.directory.len() == begun && self.slot < next_slot {
             next_slot = self.hold(head);
-            self.add_copies(head);
+            self.add_copies(head)?;
         }
-        self.section_of_series()?;
-        if self.starts.bytes() >= SECTION_BYTES || (self.slot >= next_slot && self.starts.bytes() > 0) {
-            self.raw.clear();
-            self.starts.finish(&mut self.raw);
-            self.section(format::STARTS, self.shard as u16, 0)?;
+        if self.slot >= next_slot {
+            self.section_of_series()?;
+            self.section_of_starts()?;
         }
         if self.slot >= next_slot {
             let sequence = self.report.sequences.get(self.shard).copied().unwrap_or(0);
@@ -190,9 +207,10 @@ impl SnapshotWriter {
         next
     }
 
-    /// Adds what was copied to the section.
-    fn add_copies(&mut self, head: &Head) {
+    /// Adds what was copied to the section, and writes each that is full.
+    fn add_copies(&mut self, head: &Head) -> Result<(), SnapshotError> {
         let copies = std::mem::take(&mut self.copies);
+        self.verify(head, &copies)?;
         for copied in &copies.series {
             if self.tenant.as_ref().is_none_or(|tenant| tenant.number != copied.tenant) {
                 self.tenant = head.tenants.by_number(copied.tenant);
@@ -201,14 +219,57 @@ impl SnapshotWriter {
             let index = tenant.index.read();
             // Without labels it has no samples: it is being made, or was removed since.
             let Some(labels) = index.pairs_of(Ref::new(self.shard, copied.slot).0) else { continue };
-            let late = copies.late(copied).unwrap_or_else(|error| left_out(&error));
-            let late_histograms = copies.late_histograms(copied).unwrap_or_else(|error| left_out(&error));
-            self.piece.add(&copies, copied, tenant.id.as_str(), labels, (&late, &late_histograms));
+            self.piece.add(&copies, copied, tenant.id.as_str(), labels)?;
+            drop(index);
             if !copied.starts.is_empty() {
                 self.starts.add(copied.slot, &copied.starts);
             }
+            let more = std::mem::take(&mut self.piece.more);
+            if self.piece.bytes() >= SECTION_BYTES || self.starts.bytes() >= SECTION_BYTES || !more.is_empty()
+            {
+                // What is said of a series is behind it.
+                self.section_of_series()?;
+            }
+            if self.starts.bytes() >= SECTION_BYTES {
+                self.section_of_starts()?;
+            }
+            for more in more {
+                self.sections_of_more(&more, copies.chunks.get(more.chunks.clone()).unwrap_or_default())?;
+            }
         }
         self.copies = copies;
+        Ok(())
+    }
+
+    /// A snapshot stands for the log: it is to name nothing that cannot be read back.
+    fn verify(&self, head: &Head, copies: &Copies) -> Result<(), SnapshotError> {
+        let unread = copies.unread(self.shard);
+        let Some(first) = unread.first().map(|chunk| chunk.error().clone()) else { return Ok(()) };
+        head.note_unread(unread);
+        Err(SnapshotError::Unread(first))
+    }
+
+    /// Writes chunks that an entry had no room for.
+    fn sections_of_more(&mut self, more: &More, chunks: &[ClosedChunk]) -> Result<(), SnapshotError> {
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            self.raw.clear();
+            let writer = &mut self.piece.chunks;
+            let count = more::encode((more.slot, more.lot), rest, SECTION_BYTES, writer, &mut self.raw);
+            self.report.samples += std::mem::take(&mut writer.samples);
+            rest = rest.get(count..).unwrap_or_default();
+            self.section(format::MORE, self.shard as u16, 0)?;
+        }
+        Ok(())
+    }
+
+    fn section_of_starts(&mut self) -> Result<(), SnapshotError> {
+        if self.starts.bytes() == 0 {
+            return Ok(());
+        }
+        self.raw.clear();
+        self.starts.finish(&mut self.raw);
+        self.section(format::STARTS, self.shard as u16, 0)
     }
 
     /// Writes the exemplars of a tenant: at least all that the log has under numbers up to those of the shards.
@@ -231,7 +292,7 @@ impl SnapshotWriter {
         }
         let series = self.piece.series;
         self.report.series += u64::from(series);
-        self.report.samples += self.piece.samples;
+        self.report.samples += self.piece.samples();
         self.raw.clear();
         self.piece.finish(&mut self.raw);
         self.section(format::SERIES, self.shard as u16, series)
@@ -299,7 +360,7 @@ impl SnapshotWriter {
         match self.remove_older() {
             Ok(()) => {
                 self.report.covered = self.report.sequences.iter().copied().min();
-                if let Err(error) = self.chunk_files.remove_unused(&self.piece.files) {
+                if let Err(error) = self.chunk_files.remove_unused(&self.piece.chunks.files) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot remove a chunk file that is not needed any more"
@@ -324,15 +385,6 @@ impl SnapshotWriter {
         // Before the log goes: an older snapshot without its log is not to come back.
         self.env.fs.sync_dir(&self.dir)
     }
-}
-
-/// What a snapshot has in place of late samples that cannot be read.
-fn left_out<T>(error: &ReadError) -> Vec<T> {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "late samples cannot be read and are left out of the snapshot"
-    );
-    Vec::new()
 }
 
 fn check(extras: &[ExtraSection]) -> Result<(), SnapshotError> {

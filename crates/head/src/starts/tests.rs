@@ -1,6 +1,6 @@
 //! Steps against a map that has the start of each sample.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chronolith_model::{Labels, Sample, TenantId};
 use chronolith_storage::{LabelSource, RejectReason, Samples, SeriesEntry, WriteBatch};
@@ -63,7 +63,7 @@ fn old_steps_go_and_the_one_in_force_stays() {
     store.forget(70, &mut accounts);
     store.forget(200, &mut accounts);
     assert_eq!((store.len(), accounts.bytes), (0, 0));
-    assert!(!store.contains(70) && store.marks.words.is_empty());
+    assert!(!store.contains(70));
 }
 
 #[test]
@@ -75,6 +75,20 @@ fn a_series_has_bounded_steps() {
     }
     assert_eq!((store.steps(1).len(), store.steps(1)[0]), (STEPS_MAX, step(11, 11)));
     assert!(accounts.bytes <= ENTRY_BYTES + STEPS_MAX * 5 / 4 * 16, "{}", accounts.bytes);
+}
+
+#[test]
+fn a_late_sample_leaves_late_neighbours_alone() {
+    let fixture = Fixture::new(HeadOptions::default());
+    append(&fixture, -9000, 5);
+    let cut = fixture.head.begin_cut(NOW - 1000);
+    // Behind the cut, the second newer than the first, and the third between the two.
+    append(&fixture, -8000, 5);
+    append(&fixture, -6000, 5);
+    append(&fixture, -7000, 9);
+    let all = [(-9000, 5), (-8000, 5), (-7000, 9), (-6000, 5)];
+    assert_eq!(seen(&fixture, crate::CutPoint::NONE), all);
+    fixture.head.finish_cut(cut);
 }
 
 struct One(Labels);
@@ -188,23 +202,5 @@ proptest! {
         }
         store.forget(7, &mut accounts);
         prop_assert_eq!(accounts.bytes, 0);
-    }
-
-    #[test]
-    fn marks_are_a_set(changes in proptest::collection::vec((0_u32..700, any::<bool>()), 0..200)) {
-        let (mut marks, mut set) = (Marks::default(), BTreeSet::new());
-        for (slot, insert) in changes {
-            if insert {
-                marks.insert(slot);
-                set.insert(slot);
-            } else {
-                marks.remove(slot);
-                set.remove(&slot);
-            }
-            let first = set.first().map_or(0, |first| *first as usize / 64);
-            let words = set.last().map_or(0, |last| *last as usize / 64 + 1 - first);
-            prop_assert!(marks.words.len() >= words && (words > 0 || marks.words.is_empty()));
-        }
-        prop_assert!((0..800).all(|slot| marks.contains(slot) == set.contains(&slot)));
     }
 }

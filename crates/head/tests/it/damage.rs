@@ -43,6 +43,15 @@ fn one_flipped_bit_costs_nothing_while_the_log_is_there() {
         if let Some(damage) = store.loaded.damage.first() {
             assert!(store.loaded.covered.is_none());
             assert!(damage.quarantined.is_some(), "byte {at}");
+            assert_eq!(damage.path, path, "byte {at}");
+            if damage.reason == SnapshotDamageReason::Header {
+                assert_eq!((damage.offset, damage.section), (0, "header"), "byte {at}");
+            } else {
+                let place = damage.offset..damage.offset + damage.bytes;
+                assert!(place.contains(&(at as u64)), "byte {at} is not in {place:?}");
+                let directory = damage.reason == SnapshotDamageReason::Directory;
+                assert_eq!(directory, damage.section == "directory", "byte {at}: {damage:?}");
+            }
             reasons.insert(damage.reason);
         } else {
             // The directory says the same as the header of a section.
@@ -68,11 +77,16 @@ fn damage_without_the_log_costs_what_it_hits() {
         bytes[at] ^= 4;
         fs.put(&path, bytes);
         let store = Store::open(&fs, 2);
+        let left = store.rows();
         let lost: std::collections::BTreeSet<u32> =
-            rows.keys().filter(|at| !store.rows().contains_key(at)).map(|(_, series, _)| *series).collect();
+            rows.keys().filter(|at| !left.contains_key(at)).map(|(_, series, _)| *series).collect();
         assert!(!lost.is_empty() && lost.len() < 20, "{lost:?}");
         assert_eq!(store.loaded.series_damaged, lost.len() as u64, "what is lost is said");
-        assert!(store.rows().iter().all(|(at, bits)| rows[at] == *bits));
+        assert!(store.loaded.unknown_damage);
+        let place = &store.loaded.damage[0];
+        assert_eq!((&place.path, place.section, place.series), (&path, "series", lost.len() as u64));
+        assert!((place.offset..place.offset + place.bytes).contains(&(at as u64)), "{place:?}");
+        assert!(left.iter().all(|(at, bits)| rows[at] == *bits));
         store.kill();
     }
 }
@@ -87,6 +101,10 @@ fn cut_off_anywhere() {
         let store = Store::open(&fs, 2);
         assert_eq!(store.rows(), rows, "{len} bytes");
         assert_eq!(store.loaded.damage_count, 1, "{len} bytes: {:?}", store.loaded.damage);
+        let place = &store.loaded.damage[0];
+        assert_eq!(place.path, path, "{len} bytes");
+        let end = if len < 32 { 0 } else { len as u64 };
+        assert_eq!(place.offset + place.bytes, end, "{len} bytes: {place:?}");
         store.kill();
     }
 }

@@ -42,6 +42,13 @@ fn a_snapshot_of_version_1_is_read() {
     assert_eq!((again.loaded.number, again.rows()), (Some(2), rows));
 }
 
+/// What a program wrote that had all of a series in its entry.
+#[test]
+fn a_snapshot_of_version_2_is_read() {
+    let store = read(bytes(include_str!("version_2.hex")));
+    assert_eq!((store.starts().len(), store.exemplars().len()), (1, 1));
+}
+
 /// A store that begins with this snapshot, the series of the example in it.
 fn read(snapshot: Vec<u8>) -> Store {
     let fs = FaultFs::new();

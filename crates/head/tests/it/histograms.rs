@@ -402,6 +402,73 @@ proptest! {
     }
 }
 
+/// What a series has may be more than a section of a snapshot holds: late histograms, each written for itself, and large
+/// ones in order.
+#[test]
+fn a_snapshot_has_room_for_all_of_a_series() {
+    let fs = FaultFs::new();
+    let store = Store::open(&fs, 1);
+    let large = |n: u64| {
+        let mut parts = HistogramParts {
+            schema: 2,
+            positive_spans: vec![Span { offset: 0, length: 8000 }],
+            positive_buckets: (0..8000).map(|at| (n * 7919 + at * 104_729) % (n * 50_000_000 + 2)).collect(),
+            ..HistogramParts::default()
+        };
+        parts.count = parts.positive_buckets.iter().sum();
+        Histogram::from(parts.build(None).unwrap())
+    };
+    let of = |t, histogram: &Histogram| HistogramSample { timestamp: t, histogram: histogram.clone() };
+    // Late: alike, so that a chunk of many is small.
+    let alike = large(0);
+    assert_eq!(store.give_both(1, &[], &[of(NOW, &alike)]).unwrap().stored, 1);
+    for first in (1..3300).step_by(100) {
+        let late: Vec<_> = (first..first + 100).map(|at| of(NOW - at * 1000, &alike)).collect();
+        assert_eq!(store.give_both(1, &[], &late).unwrap().stored, 100);
+    }
+    // In order, and of many bytes.
+    for at in 0..160 {
+        let sample = of(NOW - 200_000 + at * 1000, &large(1 + at as u64));
+        assert_eq!(store.give_both(2, &[], &[sample]).unwrap().stored, 1);
+    }
+    let points = store.points(CutPoint::NONE);
+    assert_eq!(points.len(), 3301 + 160);
+    let report = store.snapshot().unwrap();
+    assert_eq!(report.samples, 3301 + 160);
+    let fs = store.kill();
+    for name in crate::support::names(&fs, crate::support::WAL_DIR, ".wal") {
+        let path = std::path::Path::new(crate::support::WAL_DIR).join(name);
+        chronolith_env::Fs::remove_file(&fs, &path).unwrap();
+    }
+    let store = Store::open(&fs, 2);
+    assert_eq!((store.loaded.damage_count, store.loaded.samples), (0, 3301 + 160));
+    assert_same(&store.points(CutPoint::NONE), &points, "from the snapshot alone");
+    let stats = store.head.stats();
+    assert_eq!((stats.histograms, stats.samples_late), (3301 + 160, 3300));
+    // It goes on.
+    assert_eq!(store.give_both(2, &[], &[of(NOW + 1, &alike)]).unwrap().stored, 1);
+    assert_eq!(store.give_both(1, &[], &[of(NOW - 1000, &alike)]).unwrap().duplicates, 1);
+}
+
+/// Both kinds of a series in one request are taken by time, whichever list they are in.
+#[test]
+fn one_request_of_both_kinds_is_in_order() {
+    let store = Store::open(&FaultFs::new(), 1);
+    let t = NOW - HOUR;
+    let floats = [Sample::new(t + 2, 1.0), Sample::new(t + 4, 2.0), Sample::new(t + 5, 3.0)];
+    let histograms = [1, 3, 6].map(|at| HistogramSample { timestamp: t + at, histogram: counter(3, 1) });
+    let outcome = store.give_both(7, &floats, &histograms).unwrap();
+    assert_eq!((outcome.stored, outcome.rejected), (6, 0));
+    assert_eq!(store.head.stats().samples_late, 0, "none of them is late");
+    // Of equal timestamps the float is first.
+    let both = [Sample::new(t + 7, 1.0)];
+    let outcome =
+        store.give_both(7, &both, &[HistogramSample { timestamp: t + 7, histogram: counter(3, 1) }]);
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.stored, outcome.rejected), (1, 1));
+    assert!(matches!(outcome.rejections[0].reason, RejectReason::DuplicateHistogram { .. }));
+}
+
 #[test]
 fn memory_is_given_back() {
     let fs = FaultFs::new();

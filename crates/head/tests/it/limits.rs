@@ -1,6 +1,6 @@
 //! Limits: tenants, and what waits to be logged.
 
-use chronolith_head::{Error, LOG_PENDING_BYTES_MAX, TENANTS_MAX};
+use chronolith_head::{Error, HeadOptions, LATE_PERCENT_MAX, LOG_PENDING_BYTES_MAX, TENANTS_MAX};
 use chronolith_model::{Labels, Sample, TenantId};
 use chronolith_storage::{LabelSource, RejectReason, SeriesEntry, WriteBatch};
 use chronolith_testkit::fault_fs::FaultFs;
@@ -38,6 +38,46 @@ fn there_is_a_limit_to_tenants() {
     let refused = append(&store, &tenant(TENANTS_MAX), &[1], NOW);
     assert!(matches!(refused, Err(Error::TenantLimit { max: TENANTS_MAX })), "{refused:?}");
     append(&store, &tenant(TENANTS_MAX - 1), &[1, 2], NOW + 1).expect("known ones go on");
+}
+
+#[test]
+fn late_samples_have_a_limit_until_a_cut() {
+    let options = |drops_when_short| HeadOptions {
+        memory_bytes_max: 4 << 20,
+        ooo_window_ms: 24 * 3_600_000,
+        drops_when_short,
+        ..HeadOptions::default()
+    };
+    let limit = (4 << 20) / 100 * LATE_PERCENT_MAX;
+    for drops in [false, true] {
+        let store = Store::try_open_with(&FaultFs::new(), 3, options(drops)).unwrap();
+        let tenant = TenantId::default();
+        let series: Vec<u32> = (0..1400).collect();
+        append(&store, &tenant, &series, NOW).unwrap();
+        let mut refused = None;
+        for at in 1..200 {
+            match append(&store, &tenant, &series, NOW - at * 7001) {
+                Ok(batch) => assert!(at % 10 != 0 || store.settle(batch)),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        if drops {
+            // They give way like all else there.
+            assert!(!matches!(refused, Some(Error::LateLimit { .. })), "{refused:?}");
+            continue;
+        }
+        let Some(Error::LateLimit { bytes, limit: allowed }) = refused else { panic!("{refused:?}") };
+        assert!(allowed == limit && bytes > limit && bytes < limit + (512 << 10), "{bytes} of {limit}");
+        assert_eq!(store.head.late_bytes(), bytes);
+        assert!(store.head.bytes() < 4 << 20, "memory is not short");
+        assert!(append(&store, &tenant, &[1], NOW + 1).is_err(), "nor one in order");
+        let cut = store.head.begin_cut(NOW - 1);
+        store.head.finish_cut(cut);
+        append(&store, &tenant, &series, NOW - 1000).expect("there is room again");
+    }
 }
 
 #[test]

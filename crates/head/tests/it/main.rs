@@ -1,5 +1,6 @@
 //! Restarts of a head: snapshot and log together.
 
+mod corpus;
 mod crash;
 mod damage;
 mod format;

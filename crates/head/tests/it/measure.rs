@@ -2,14 +2,15 @@
 //! --test it measure -- --ignored --nocapture`; `SERIES` and `STEPS` in the environment change the size.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chronolith_env::Env;
 use chronolith_head::{Head, HeadOptions, HeadReplay, SHARDS, SnapshotReport, Snapshots};
 use chronolith_model::{Labels, Sample, TenantId};
 use chronolith_storage::{LabelSource, RejectReason, SeriesEntry, WriteBatch};
-use chronolith_wal::{LogSource, Wal, WalOptions};
+use chronolith_wal::{Batch, LogSource, Wal, WalOptions};
 
 /// Series of one request.
 const REQUEST: usize = 2000;
@@ -178,6 +179,14 @@ fn measure() {
             snapshot(&opened);
             drop(opened);
             drop(place.open("snapshot alone"));
+            // Each chunk in a file is verified at the start.
+            let opened = place.open("once more");
+            while !opened.head.spill_step(opened.snapshots.chunk_files(), i64::MAX).unwrap().round_done {}
+            snapshot(&opened);
+            drop(opened);
+            for _ in 0..3 {
+                drop(place.open("chunks in files"));
+            }
             let left = place.bytes("wal") + place.bytes("head");
             println!("log and snapshot {:.2} bytes per sample", left as f64 / samples);
         }
@@ -195,4 +204,124 @@ fn appends() {
     fill(&opened, series, 0..steps, false);
     let stats = opened.head.stats();
     println!("{} samples, {} bytes per series", stats.samples, opened.head.bytes() / series);
+    let of = |bytes: u64| bytes as f64 / series as f64;
+    println!(
+        "per series: states {:.0}, index {:.0}, tables {:.0}, chunks {:.0}",
+        of(stats.state_bytes),
+        of(stats.index_bytes),
+        of(stats.table_bytes),
+        of(stats.chunk_bytes)
+    );
+}
+
+/// How long shards are locked while late samples come and snapshots are written: in-order appends of few series beside
+/// both, whose longest is an upper bound of the longest hold of any shard but for the machine's own pauses.
+#[test]
+#[ignore = "takes a minute; prints what it measures"]
+fn late_load() {
+    let (series, rounds) = (number("SERIES", 100_000), number("STEPS", 40) as i64);
+    let place = Place { env: Env::real(), dir: tempfile::tempdir().unwrap() };
+    let opened = place.open("empty");
+    fill(&opened, series, 0..130, false);
+    while !opened.head.spill_step(opened.snapshots.chunk_files(), i64::MAX).unwrap().round_done {}
+    let tenant = TenantId::new("anonymous").unwrap();
+    let now = opened.head.stats().times.unwrap().1;
+    // Late ones between those that are known, and every fourth of one that is in a file.
+    let late = |round: i64, first: usize| {
+        let t = |at: usize| now - 600_000 - round * 15_000 + i64::from(!at.is_multiple_of(4));
+        opened.wal.wait(append(&opened, &tenant, first..first + 500, t)).unwrap();
+    };
+    let (done, took) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..rounds {
+                (0..series).step_by(500).for_each(|first| late(round, first));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                println!(
+                    "longest hold of a snapshot: {:?}",
+                    opened.snapshots.write(&opened.head, Vec::new()).unwrap().longest_hold
+                );
+            }
+        });
+        let mut t = now;
+        while !done.load(Ordering::Relaxed) {
+            t += 1;
+            let begin = Instant::now();
+            append(&opened, &tenant, 0..16, |_| t);
+            took.lock().unwrap().push(begin.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let mut took = took.into_inner().unwrap();
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    let stats = opened.head.stats();
+    println!(
+        "{} late samples, {} of appends of 16 series: p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}",
+        stats.samples_late,
+        took.len(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
+}
+
+/// One sample of each of `series`, at `t` of its place.
+fn append(
+    opened: &Opened,
+    tenant: &TenantId,
+    series: std::ops::Range<usize>,
+    t: impl Fn(usize) -> i64,
+) -> Batch {
+    let hasher = opened.head.key_hasher();
+    let entries: Vec<SeriesEntry> = (0_u32..)
+        .zip(series.clone())
+        .map(|(at, series)| SeriesEntry::of_samples(hasher.key(&(series as u64).to_le_bytes()), at..at + 1))
+        .collect();
+    let samples: Vec<Sample> = (0..entries.len()).map(|at| Sample::new(t(at), 0.25)).collect();
+    let labels = Kubernetes(series.start);
+    let batch = WriteBatch::of_samples(&entries, &samples, &labels);
+    opened.head.append(tenant, &batch).unwrap().batch
+}
+
+/// Bytes of the log of series whose start changes with every sample.
+#[test]
+#[ignore = "prints what it measures"]
+fn starts_in_the_log() {
+    let (series, steps) = (number("SERIES", 2000), number("STEPS", 600) as i64);
+    let place = Place { env: Env::real(), dir: tempfile::tempdir().unwrap() };
+    let tenant = TenantId::new("anonymous").unwrap();
+    for changes in [false, true] {
+        let options = WalOptions { shards: SHARDS, segment_bytes: 2 << 20, ..WalOptions::default() };
+        let head = Arc::new(Head::new(HeadOptions::default(), place.env.clone()));
+        let dir = place.dir.path().join(format!("wal-{changes}"));
+        let wal = Wal::open(&place.env, &dir, options).unwrap();
+        let wal = wal.start(Arc::clone(&head) as Arc<dyn LogSource>).unwrap();
+        head.attach_log(wal.waiter());
+        let (hasher, now) = (head.key_hasher(), Env::real().clock.now_ms());
+        for step in 0..steps {
+            let t = now - (steps - step) * 15_000;
+            let entry = |at: u32| SeriesEntry {
+                start_timestamp: if changes { t - 15_000 } else { 0 },
+                ..SeriesEntry::of_samples(hasher.key(&at.to_le_bytes()), at..at + 1)
+            };
+            let entries: Vec<SeriesEntry> = (0..series as u32).map(entry).collect();
+            let samples = vec![Sample::new(t, step as f64); series];
+            let labels = Kubernetes(0);
+            let applied = head.append(&tenant, &WriteBatch::of_samples(&entries, &samples, &labels)).unwrap();
+            wal.wait(applied.batch).unwrap();
+        }
+        let bytes = wal.stats().snapshot().bytes;
+        println!(
+            "starts {}: {bytes} bytes in {} segments, {:.2} per sample",
+            if changes { "that change" } else { "unknown" },
+            wal.segments().len(),
+            bytes as f64 / (series as f64 * steps as f64)
+        );
+    }
 }

@@ -179,6 +179,47 @@ fn what_was_durable_survives_crashes() {
     assert!(checked > 1000, "{checked}");
 }
 
+/// A series whose start changes with every sample, and late samples of other starts, in a segment per batch: each segment
+/// has the starts of its samples, and no more of the others than the newest.
+#[test]
+fn a_segment_has_the_starts_of_its_samples_alone() {
+    let fs = FaultFs::new();
+    let store = Store::try_open(&fs, 1, 1).unwrap();
+    let from = NOW - 3_000_000;
+    let mut given = std::collections::BTreeMap::new();
+    for at in 0..400 {
+        let t = from + at * 5000;
+        let mut rows = vec![(t, t - 100)];
+        if at % 3 == 2 {
+            // One of its own, one of none, and one as its neighbour has.
+            let late = t - 1_000_000 + 1234;
+            rows.push((late, [late - 7, 0, t - 1_000_000 - 100][at as usize / 3 % 3]));
+        }
+        for (t, start) in rows {
+            let batch = store.append_since(0, &[(1, t, 5)], |_| start).unwrap();
+            assert!(store.settle(batch));
+            given.insert(t, start);
+        }
+    }
+    let check = |store: &Store, left: usize| {
+        let (rows, starts) = (store.rows(), store.starts());
+        assert_eq!(rows.len(), left);
+        for (_, _, t) in rows.keys() {
+            assert_eq!(StartTimestamp::at(&starts[&(0, 1)], *t), given[t], "{}", t - from);
+        }
+    };
+    check(&store, given.len());
+    let segments = store.wal.segments();
+    let longest = segments.iter().map(|segment| segment.bytes).max().unwrap();
+    assert!(longest < 1000, "{longest} bytes of a segment of a sample or two");
+    let kept = segments[segments.len() - 60].number;
+    assert!(store.wal.drop_segments_before(kept).unwrap() > 100);
+    let store = Store::open(&store.kill(), 2);
+    let left = store.rows().len();
+    assert!((60..200).contains(&left), "{left}");
+    check(&store, left);
+}
+
 #[test]
 fn starts_do_not_go_with_old_segments() {
     let fs = FaultFs::new();

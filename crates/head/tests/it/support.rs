@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chronolith_env::Fs;
 use chronolith_head::{
-    Head, HeadOptions, HeadReplay, HeadView, Loaded, ReplayOutcome, SHARDS, SnapshotError, SnapshotReport,
-    Snapshots,
+    Head, HeadOptions, HeadReplay, HeadView, Loaded, Loss, ReplayOutcome, SHARDS, SnapshotError,
+    SnapshotReport, Snapshots,
 };
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{Exemplar, Labels, Matcher, Sample, TenantId, TimeRange};
@@ -40,6 +40,8 @@ pub(crate) struct Store {
     pub(crate) loaded: Loaded,
     pub(crate) log: ReplayReport,
     pub(crate) outcome: ReplayOutcome,
+    /// Of the start.
+    pub(crate) losses: Vec<Loss>,
 }
 
 struct Numbered<'a>(usize, &'a [(u32, i64, u64)]);
@@ -68,6 +70,15 @@ impl Store {
         Self::try_open_behind(fs, seed, segment_bytes, None)
     }
 
+    /// The same with other limits.
+    pub(crate) fn try_open_with(
+        fs: &FaultFs,
+        seed: u64,
+        options: HeadOptions,
+    ) -> Result<Self, SnapshotError> {
+        Self::open_all(fs, seed, (4000, options), None)
+    }
+
     /// The same behind a cut that was finished: its boundary, and what it had of the shards' logs.
     pub(crate) fn try_open_behind(
         fs: &FaultFs,
@@ -75,8 +86,17 @@ impl Store {
         segment_bytes: u64,
         cut: Option<(i64, &[u64])>,
     ) -> Result<Self, SnapshotError> {
+        Self::open_all(fs, seed, (segment_bytes, HeadOptions::default()), cut)
+    }
+
+    fn open_all(
+        fs: &FaultFs,
+        seed: u64,
+        (segment_bytes, options): (u64, HeadOptions),
+        cut: Option<(i64, &[u64])>,
+    ) -> Result<Self, SnapshotError> {
         let fake = FakeEnv::new(Arc::new(fs.clone()), seed);
-        let head = Arc::new(Head::new(HeadOptions::default(), fake.env.clone()));
+        let head = Arc::new(Head::new(options, fake.env.clone()));
         let snapshots = Snapshots::open(&fake.env, Path::new(HEAD_DIR))?;
         let loaded = snapshots.load(&head)?;
         let options = WalOptions { shards: SHARDS, segment_bytes, ..WalOptions::default() };
@@ -95,10 +115,11 @@ impl Store {
             (0..2).for_each(|of| replay.cover(&tenant(of), sequences, range).unwrap());
         }
         let log = opened.replay(2, &replay).unwrap();
+        let losses = replay.losses(i64::MIN);
         let outcome = replay.finish();
         let wal = opened.start(Arc::clone(&head) as Arc<dyn LogSource>).unwrap();
         head.attach_log(wal.waiter());
-        Ok(Self { fs: fs.clone(), fake, head, snapshots, wal, loaded, log, outcome })
+        Ok(Self { fs: fs.clone(), fake, head, snapshots, wal, loaded, log, outcome, losses })
     }
 
     pub(crate) fn open(fs: &FaultFs, seed: u64) -> Self {
@@ -162,7 +183,7 @@ impl Store {
         for of in 0..2 {
             let view = HeadView::open(Arc::clone(&self.head), &tenant(of), TimeRange::ALL);
             let matchers = CompiledMatcher::compile_all(&[Matcher::equal("__name__", "m")]).unwrap();
-            let query = ExemplarQuery { matcher_sets: vec![matchers], range: TimeRange::ALL };
+            let query = ExemplarQuery { matcher_sets: vec![matchers], range: TimeRange::ALL, payer: None };
             for SeriesExemplars { labels, exemplars } in view.exemplars(&query) {
                 all.extend(exemplars.into_iter().map(|exemplar| {
                     let trace = exemplar.labels.get("trace_id").unwrap().to_owned();

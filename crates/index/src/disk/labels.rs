@@ -1,6 +1,10 @@
 //! From series to labels.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{
+    collections::VecDeque,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use chronolith_model::{Labels, METRIC_NAME};
 use roaring::RoaringBitmap;
@@ -18,6 +22,8 @@ type Result<T, E = DiskIndexError> = std::result::Result<T, E>;
 
 /// Series whose labels are made at a time.
 const BATCH_SERIES: usize = 4096;
+/// The same at first.
+const FIRST_BATCH_SERIES: usize = 128;
 
 /// The pages of one label that a batch has met; the text of a value is borrowed from its page.
 #[derive(Debug)]
@@ -66,16 +72,47 @@ impl<S: SectionRead> DiskIndex<S> {
     /// When a page cannot be read or is damaged.
     pub fn labels(&self, ids: &RoaringBitmap) -> Result<Vec<Labels>> {
         let mut all = Vec::with_capacity(usize::try_from(ids.range_cardinality(0..self.len())).unwrap_or(0));
-        let mut batch = Vec::with_capacity(BATCH_SERIES.min(all.capacity()));
-        for id in ids.range(0..self.len()) {
-            batch.push(id);
-            if batch.len() == BATCH_SERIES {
-                self.batch(&batch, |labels| all.push(labels))?;
-                batch.clear();
-            }
-        }
-        self.batch(&batch, |labels| all.push(labels))?;
+        self.visit_labels(ids, &mut |labels| {
+            all.push(labels);
+            ControlFlow::Continue(())
+        })?;
         Ok(all)
+    }
+
+    /// As [`DiskIndex::labels`], one after the other to `visit`, as long as it wants more. Memory is bounded.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn visit_labels(
+        &self,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(Labels) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut ids = ids.range(0..self.len());
+        // Whoever wants few has not to pay for a whole batch.
+        let mut size = FIRST_BATCH_SERIES;
+        let mut batch = Vec::with_capacity(size);
+        let mut flow = ControlFlow::Continue(());
+        while flow.is_continue() {
+            batch.clear();
+            batch.extend(ids.by_ref().take(size));
+            if batch.is_empty() {
+                break;
+            }
+            self.batch(&batch, |labels| {
+                if flow.is_continue() {
+                    flow = visit(labels);
+                }
+            })?;
+            size = BATCH_SERIES;
+        }
+        Ok(())
+    }
+
+    /// Whether the order of ids is that of labels: no label name sorts before that of the metric, and every series has one.
+    #[must_use]
+    pub fn is_in_order_of_labels(&self) -> bool {
+        self.directory.nameless == 0 && self.directory.metric.is_none_or(|metric| metric == 0)
     }
 
     /// The labels of the series `ids`, in order, read as they are asked for: what a merge wants. Ends behind the last
@@ -232,8 +269,24 @@ impl<S: SectionRead> DiskIndex<S> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn label_names(&self, among: Option<&RoaringBitmap>) -> Result<Vec<String>> {
-        let rows = among.map(|ids| self.rows_of(ids)).transpose()?;
         let mut names = Vec::new();
+        self.visit_label_names(among, &mut |name| {
+            names.push(name.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        Ok(names)
+    }
+
+    /// As [`DiskIndex::label_names`], one after the other to `visit`, as long as it wants more.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn visit_label_names(
+        &self,
+        among: Option<&RoaringBitmap>,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let rows = among.map(|ids| self.rows_of(ids)).transpose()?;
         for (number, entry) in self.directory.labels.iter().enumerate() {
             let has = match (&rows, among) {
                 (Some(_), Some(ids)) if self.directory.metric == Some(number) => {
@@ -242,11 +295,11 @@ impl<S: SectionRead> DiskIndex<S> {
                 (Some(rows), _) => self.set(entry.presence)?.intersects(rows),
                 _ => true,
             };
-            if has {
-                names.push(entry.name.to_string());
+            if has && visit(&entry.name).is_break() {
+                break;
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     /// The values of label `name` of the series `among`, or of all series, sorted.
@@ -255,28 +308,90 @@ impl<S: SectionRead> DiskIndex<S> {
     /// When a page cannot be read or is damaged.
     pub fn label_values(&self, name: &str, among: Option<&RoaringBitmap>) -> Result<Vec<String>> {
         let mut values = Vec::new();
-        let Some((label, entry)) = self.directory.label(name) else { return Ok(values) };
-        let Some(ids) = among else {
-            self.for_each_value_in(label, 0..entry.values, &mut |_, value| values.push(value.to_owned()))?;
-            return Ok(values);
-        };
-        if self.directory.metric == Some(label) {
-            self.for_each_metric(&mut |metric, of_metric| {
-                if !metric.is_empty() && ids.range_cardinality(of_metric) > 0 {
-                    values.push(metric.to_owned());
-                }
-            })?;
-            return Ok(values);
+        self.visit_label_values(name, among, &mut |value| {
+            values.push(value.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        Ok(values)
+    }
+
+    /// As [`DiskIndex::label_values`], one after the other to `visit`, as long as it wants more. Memory is bounded, but for
+    /// a bit for each value.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn visit_label_values(
+        &self,
+        name: &str,
+        among: Option<&RoaringBitmap>,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some((label, entry)) = self.directory.label(name) else { return Ok(()) };
+        if among.is_some_and(RoaringBitmap::is_empty) {
+            return Ok(());
         }
+        if among.is_none() || self.directory.metric == Some(label) {
+            for page in 0..entry.pages.len() {
+                if self.visit_values_of_page(label, page, among, visit)?.is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        let Some(ids) = among else { return Ok(()) };
         let mut codes = RoaringBitmap::new();
         self.for_each_code(label, &self.rows_of(ids)?, |_, code| {
             codes.insert(code);
         })?;
-        for code in codes.range(1..) {
-            let (page, at) = self.page_of(label, code - 1)?;
-            values.push(page.value(at).unwrap_or_default().to_owned());
+        let mut open: Option<(Range<u32>, Arc<ValuePage>)> = None;
+        for ordinal in codes.range(1..).map(|code| code - 1) {
+            let (of_page, page) = match &open {
+                Some((of_page, page)) if of_page.contains(&ordinal) => (of_page, page),
+                _ => {
+                    let (page, at) = self.page_of(label, ordinal)?;
+                    let first = ordinal - at as u32;
+                    let (of_page, page) = open.insert((first..first + page.len() as u32, page));
+                    (&*of_page, &*page)
+                }
+            };
+            if visit(page.value((ordinal - of_page.start) as usize).unwrap_or_default()).is_break() {
+                break;
+            }
         }
-        Ok(values)
+        Ok(())
+    }
+
+    /// The values of a page of `label`; of that of metric names, those that `among` has series of.
+    fn visit_values_of_page(
+        &self,
+        label: usize,
+        page: usize,
+        among: Option<&RoaringBitmap>,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let Some(entry) = self.label_at(label).and_then(|entry| entry.pages.get(page)) else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let ordinals = entry.first..entry.first + entry.values;
+        let mut flow = ControlFlow::Continue(());
+        let Some(ids) = among else {
+            let page = self.page(label, page)?;
+            for at in 0..page.len() {
+                flow = visit(page.value(at).unwrap_or_default());
+                if flow.is_break() {
+                    break;
+                }
+            }
+            return Ok(flow);
+        };
+        self.for_each_metric_in(ordinals, &mut |name, metric| {
+            let of_metric = metric.first..metric.first + metric.count;
+            if flow.is_continue() && ids.range_cardinality(of_metric) > 0 {
+                flow = visit(name);
+            }
+            Ok(())
+        })?;
+        Ok(flow)
     }
 
     /// The ids of the series of `metric` (empty: of those without a name); an empty range where there is none.

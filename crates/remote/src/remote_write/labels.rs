@@ -4,7 +4,7 @@ use chronolith_model::{
     Labels, METRIC_NAME,
     labels::{LABELS_BYTES_MAX, LABELS_MAX, write_quoted},
 };
-use chronolith_storage::{LabelSource, RejectReason};
+use chronolith_storage::{LabelFault, LabelSource, RejectReason};
 
 use super::decode::{DecodeLimits, DecodedWrite, HistogramSeries};
 use crate::wire::{BYTES, Reader, WireError};
@@ -45,8 +45,10 @@ impl<'a> WriteLabels<'a> {
 
     fn parse(&self, records: &'a [u8]) -> Result<Labels, RejectReason> {
         let labels_max = self.limits.labels_per_series_max.min(LABELS_PER_SERIES_MAX);
-        let (mut pairs, count) = split(records, labels_max)
-            .map_err(|error| RejectReason::InvalidLabels(format!("malformed labels: {}", error.fault)))?;
+        let (mut pairs, count) = split(records, labels_max).map_err(|error| RejectReason::InvalidLabels {
+            fault: LabelFault::Malformed,
+            text: format!("malformed labels: {}", error.fault),
+        })?;
         pairs.sort_unstable_by_key(|(name, _)| *name);
         let mut text = Vec::with_capacity(pairs.len());
         for (name, value) in &pairs {
@@ -54,20 +56,21 @@ impl<'a> WriteLabels<'a> {
                 continue;
             }
             if name.is_empty() {
-                return Err(invalid("invalid metric name or labels, got", &pairs, ""));
+                return Err(invalid(LabelFault::NoName, "invalid metric name or labels, got", &pairs, ""));
             }
             let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else {
-                return Err(invalid("invalid metric name or labels, got", &pairs, ": not valid UTF-8"));
+                let what = "invalid metric name or labels, got";
+                return Err(invalid(LabelFault::NotText, what, &pairs, ": not valid UTF-8"));
             };
             text.push((name, value));
         }
         if count > labels_max {
             let behind = format!(": {count} labels, the limit is {labels_max}");
-            return Err(invalid("too many labels for series, labels", &pairs, &behind));
+            return Err(invalid(LabelFault::TooMany, "too many labels for series, labels", &pairs, &behind));
         }
         if records.len() > LABEL_RECORDS_BYTES_MAX {
             let behind = format!(": {} bytes, the limit is {LABEL_RECORDS_BYTES_MAX}", records.len());
-            return Err(invalid("labels too long for series, labels", &pairs, &behind));
+            return Err(invalid(LabelFault::TooLong, "labels too long for series, labels", &pairs, &behind));
         }
         self.check(&text, &pairs)?;
         Labels::from_sorted(text.iter().copied()).ok_or_else(|| {
@@ -76,7 +79,7 @@ impl<'a> WriteLabels<'a> {
                 _ => None,
             });
             let behind = format!(", duplicated label {}", shown(twice.unwrap_or_default()));
-            invalid("invalid labels for series, labels", &pairs, &behind)
+            invalid(LabelFault::Duplicate, "invalid labels for series, labels", &pairs, &behind)
         })
     }
 
@@ -86,7 +89,12 @@ impl<'a> WriteLabels<'a> {
         for (name, value) in text {
             if name.len() > limits.label_name_bytes_max {
                 let behind = format!(": {} bytes, the limit is {}", name.len(), limits.label_name_bytes_max);
-                return Err(invalid("label name too long for series, labels", pairs, &behind));
+                return Err(invalid(
+                    LabelFault::NameTooLong,
+                    "label name too long for series, labels",
+                    pairs,
+                    &behind,
+                ));
             }
             if value.len() > limits.label_value_bytes_max {
                 let behind = format!(
@@ -95,11 +103,16 @@ impl<'a> WriteLabels<'a> {
                     value.len(),
                     limits.label_value_bytes_max
                 );
-                return Err(invalid("label value too long for series, labels", pairs, &behind));
+                return Err(invalid(
+                    LabelFault::ValueTooLong,
+                    "label value too long for series, labels",
+                    pairs,
+                    &behind,
+                ));
             }
         }
         if !text.iter().any(|(name, _)| *name == METRIC_NAME) {
-            return Err(invalid("invalid metric name or labels, got", pairs, ""));
+            return Err(invalid(LabelFault::NoMetricName, "invalid metric name or labels, got", pairs, ""));
         }
         Ok(())
     }
@@ -158,7 +171,7 @@ pub(super) fn split(records: &[u8], labels_max: usize) -> Result<(Vec<RawPair<'_
 }
 
 #[cold]
-fn invalid(what: &str, pairs: &[RawPair<'_>], behind: &str) -> RejectReason {
+fn invalid(fault: LabelFault, what: &str, pairs: &[RawPair<'_>], behind: &str) -> RejectReason {
     let mut text = format!("{what} {{");
     for (index, (name, value)) in pairs.iter().enumerate() {
         if text.len() > SHOWN_BYTES_MAX {
@@ -175,7 +188,7 @@ fn invalid(what: &str, pairs: &[RawPair<'_>], behind: &str) -> RejectReason {
     }
     text.push('}');
     text.push_str(behind);
-    RejectReason::InvalidLabels(text)
+    RejectReason::InvalidLabels { fault, text }
 }
 
 /// A name or value, cut where it is too long to show.

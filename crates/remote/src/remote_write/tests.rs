@@ -195,7 +195,7 @@ fn labels_that_may_not_be_stored() {
         let decoded = decoded_with(builder.message(), &limits).unwrap();
         let text = match decoded.labels(builder.message(), &limits).labels(0) {
             Ok(labels) => labels.to_string(),
-            Err(RejectReason::InvalidLabels(text)) => text,
+            Err(RejectReason::InvalidLabels { text, .. }) => text,
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(text, expected);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chronolith_model::{Labels, MatchOp, TimeRange};
 use chronolith_promql::{QueryError, ResultMemory, Selectors};
-use chronolith_storage::{LabelQuery, Limited, Querier, StorageError};
+use chronolith_storage::{LabelQuery, Limited, Payer, Querier, StorageError};
 
-use super::{Answer, ApiResult, TRUNCATED, in_turn, querier, success_with};
+use super::{Answer, ApiResult, TRUNCATED, in_turn, paying::QueryPays, querier, success_with};
 use crate::{
     error::{ApiError, ErrorKind},
     json::{Commas, JsonWriter},
@@ -16,13 +16,6 @@ use crate::{
 
 /// Regular expressions in all `match[]` of a request: each may hold megabytes while the request runs.
 const MATCH_REGEXES_MAX: usize = 1_000;
-
-/// So many answers are asked for at first; if there are more, [`MORE_FACTOR`] times as many, and so on: what comes is paid
-/// for before it is there, and seldom asked for twice.
-const ANSWERS_FIRST: usize = 1 << 10;
-const MORE_FACTOR: usize = 4;
-/// What an answer is taken for before one is known, in bytes.
-const ANSWER_BYTES: usize = 256;
 
 pub(super) async fn names(request: ApiRequest) -> ApiResult {
     let body = in_turn(request, |request, runtime| {
@@ -59,7 +52,8 @@ pub(super) async fn series(request: ApiRequest) -> ApiResult {
             ErrorKind::BadData => ApiError::parameter("match[]", error.message),
             _ => error,
         })?;
-        let query = LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit };
+        let query =
+            LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit, payer: None };
         let asked = Asked::new(request, &query, &selectors)?;
         let ask = |querier: &dyn Querier, query: &LabelQuery| runtime.block_on(querier.series(query));
         let series = asked.bounded(&query, ask, Labels::size_bytes)?;
@@ -99,7 +93,7 @@ impl Asked {
         self.answer(found, |text| text.len() + 3, |json, texts| json.strings(texts))
     }
 
-    /// What `ask` finds within the limit of `query`, of `bytes` each besides the thing itself.
+    /// What `ask` finds within the limit of `query`, of `bytes` each besides the thing itself. It is charged as it grows.
     fn bounded<T>(
         &self,
         query: &LabelQuery,
@@ -107,28 +101,12 @@ impl Asked {
         bytes: impl Fn(&T) -> usize,
     ) -> Result<Limited<T>, ApiError> {
         let held = self.memory.bytes();
-        let (mut most, mut each, mut known) = (ANSWERS_FIRST, ANSWER_BYTES, 0);
-        loop {
-            let mut limit = if query.limit == 0 { most } else { most.min(query.limit) };
-            while let Err(error) = self.memory.settle(held.saturating_add(limit.saturating_mul(each))) {
-                // Fewer may be all there are.
-                let more = limit.saturating_sub(known) / 2;
-                if more <= known / 8 {
-                    return Err(error.into());
-                }
-                limit = known + more;
-            }
-            let found = ask(&*self.querier, &LabelQuery { limit, ..query.clone() })?;
-            let found_bytes = found.items.iter().map(|item| size_of::<T>() + bytes(item)).sum::<usize>();
-            self.memory.settle(held.saturating_add(found_bytes))?;
-            if !found.truncated || limit == query.limit {
-                return Ok(found);
-            }
-            known = found.items.len();
-            // Others may be longer.
-            each = found_bytes.saturating_mul(5).div_ceil(known.saturating_mul(4).max(1));
-            most = most.saturating_mul(MORE_FACTOR);
-        }
+        let payer = QueryPays::new(&self.memory);
+        let query = LabelQuery { payer: Some(Arc::clone(&payer) as Arc<dyn Payer>), ..query.clone() };
+        let found = ask(&*self.querier, &query).map_err(|error| payer.explain(error))?;
+        let found_bytes = found.items.iter().map(|item| size_of::<T>() + bytes(item)).sum::<usize>();
+        self.memory.settle(held.saturating_add(found_bytes))?;
+        Ok(found)
     }
 
     /// The answer that `write` makes of what was found; `bytes` guesses what it writes for one.
@@ -156,7 +134,7 @@ fn label_query(request: &ApiRequest, selectors: &mut Selectors) -> Result<LabelQ
     let limit = request.params.limit()?;
     let range = request.params.time_range()?;
     add_selectors(request, selectors)?;
-    Ok(LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit })
+    Ok(LabelQuery { matcher_sets: selectors.sets().to_vec(), range: Some(range), limit, payer: None })
 }
 
 /// Adds the selectors of `match[]`, each of which has a matcher that refuses the empty value.

@@ -1,4 +1,4 @@
-//! `query`, `query_range`, `query_exemplars`, `format_query`, `parse_query`.
+//! `query`, `query_range`, `format_query`, `parse_query`.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,17 +9,14 @@ use std::{
 
 use chronolith_model::TenantId;
 use chronolith_promql::{CancelToken, Query, QueryError, QueryResult, QueryStats, Value};
-use chronolith_syntax::{
-    ast::{Expr, ExprKind},
-    pretty, walk,
-};
+use chronolith_syntax::{ast::Expr, pretty};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task::{block_in_place, spawn_blocking},
     time::timeout,
 };
 
-use super::{Answer, ApiResult, TRUNCATED, ast, in_turn, success, success_with};
+use super::{Answer, ApiResult, TRUNCATED, ast, in_turn, success, success_with, values};
 use crate::{
     error::ApiError,
     json::{Commas, JsonWriter},
@@ -27,13 +24,9 @@ use crate::{
     routes::ApiRequest,
 };
 
-/// A guess at the bytes of one sample in a matrix, `[1435781451.781,"12345"],`.
-const SAMPLE_BYTES: usize = 28;
 /// What a query takes as a tree and as JSON of it, for each of its bytes, at most, about: `{a="",b="",...` is written as
 /// `{"name":"a","type":"=","value":""},`.
 const PRINTED_BYTES_PER_BYTE: usize = 64;
-/// A guess at the bytes of a series' labels.
-const LABELS_BYTES: usize = 200;
 
 /// Cancels a query when the request that waits for it is dropped: the client went away.
 struct CancelOnDrop(CancelToken);
@@ -130,15 +123,10 @@ pub(super) fn encode(mut result: QueryResult, limit: usize, stats: bool) -> Resu
     if limit > 0 && truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
-    let capacity = match &result.value {
-        Value::Scalar { .. } => 64,
-        Value::String { value, .. } => value.len() + 64,
-        Value::Vector(samples) => samples.len() * (LABELS_BYTES + SAMPLE_BYTES),
-        Value::Matrix(series) => series.iter().map(|s| LABELS_BYTES + s.points.len() * SAMPLE_BYTES).sum(),
-    };
+    let capacity = values::size(&result.value);
     result.memory.charge(capacity)?;
     let json = success_with(&result.warnings, &result.infos, capacity, |json| {
-        value(json, &result.value);
+        values::write(json, &result.value);
         if stats {
             json.raw(",\"stats\":");
             statistics(json, &result.stats);
@@ -157,62 +145,6 @@ fn truncate(value: &mut Value, limit: usize) -> bool {
         _ => return false,
     }
     true
-}
-
-/// Type and result, the object left open.
-fn value(json: &mut JsonWriter, value: &Value) {
-    match value {
-        Value::Scalar { timestamp, value } => {
-            json.raw("{\"resultType\":\"scalar\",\"result\":[");
-            json.timestamp_float(*timestamp);
-            json.raw(",");
-            json.fixed_value(*value);
-            json.raw("]");
-        }
-        Value::String { timestamp, value } => {
-            json.raw("{\"resultType\":\"string\",\"result\":[");
-            json.timestamp_float(*timestamp);
-            json.raw(",");
-            json.string_go(value);
-            json.raw("]");
-        }
-        Value::Vector(samples) => {
-            json.raw("{\"resultType\":\"vector\",\"result\":[");
-            let mut commas = Commas::default();
-            for sample in samples {
-                commas.next(json);
-                json.raw("{\"metric\":");
-                json.labels(&sample.labels);
-                json.raw(",\"value\":[");
-                json.timestamp(sample.timestamp);
-                json.raw(",");
-                json.value(sample.value);
-                json.raw("]}");
-            }
-            json.raw("]");
-        }
-        Value::Matrix(series) => {
-            json.raw("{\"resultType\":\"matrix\",\"result\":[");
-            let mut commas = Commas::default();
-            for series in series {
-                commas.next(json);
-                json.raw("{\"metric\":");
-                json.labels(&series.labels);
-                json.raw(",\"values\":[");
-                let mut commas = Commas::default();
-                for (timestamp, value) in &series.points {
-                    commas.next(json);
-                    json.raw("[");
-                    json.timestamp(*timestamp);
-                    json.raw(",");
-                    json.value(*value);
-                    json.raw("]");
-                }
-                json.raw("]}");
-            }
-            json.raw("]");
-        }
-    }
 }
 
 fn statistics(json: &mut JsonWriter, stats: &QueryStats) {
@@ -241,29 +173,6 @@ fn statistics(json: &mut JsonWriter, stats: &QueryStats) {
 /// The parameter `query`, parsed: not on a thread of the runtime, since regular expressions are compiled for it.
 fn parsed(request: &ApiRequest) -> Result<Expr, ApiError> {
     Ok(request.state.engine().parse(request.params.get("query"))?)
-}
-
-/// Exemplars are stored, and not answered yet (COMPAT.md); what is wrong with the request is said all the same.
-pub(super) async fn exemplars(request: ApiRequest) -> ApiResult {
-    let (start, end) = request.params.exemplar_range()?;
-    if end.is_before(start) {
-        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
-    }
-    let selectors = in_turn(request, |request, _| {
-        let expr =
-            request.state.engine().parse(request.params.get("query")).map_err(|error| match error {
-                // Told without the name of the parameter here.
-                QueryError::Parse(error) => error.into(),
-                error => ApiError::from(error),
-            })?;
-        let mut selectors = false;
-        walk(&expr, &mut |expr| {
-            selectors |= matches!(expr.kind, ExprKind::Vector(_) | ExprKind::Matrix(_));
-            !selectors
-        });
-        Ok(selectors)
-    });
-    Ok(selectors.await?.then(|| success(|json| json.raw("[]")).into()))
 }
 
 /// The answer that `write` makes of the query of `request`.

@@ -1,9 +1,11 @@
 //! Encoding of results; the texts are those of Prometheus 3.5.3.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use chronolith_model::Labels;
-use chronolith_promql::{InstantSample, QueryResult, QueryStats, RangeSeries, ResultMemory, Value};
+use chronolith_model::{FloatHistogram, Labels, histogram::HistogramLiteral};
+use chronolith_promql::{
+    InstantSample, QueryResult, QueryStats, RangeSeries, ResultMemory, SampleValue, Value,
+};
 
 use super::query::encode;
 
@@ -22,7 +24,11 @@ fn encoded(result: QueryResult, limit: usize, stats: bool) -> String {
 }
 
 fn sample(labels: &[(&str, &str)], timestamp: i64, value: f64) -> InstantSample {
-    InstantSample { labels: Labels::from_pairs(labels.iter().copied()), timestamp, value }
+    InstantSample {
+        labels: Labels::from_pairs(labels.iter().copied()),
+        timestamp,
+        value: SampleValue::Float(value),
+    }
 }
 
 #[test]
@@ -33,7 +39,7 @@ fn every_kind_of_value() {
         sample(&[], -1, 1e-7),
     ]);
     let points = vec![(1500, 1.0), (2250, f64::INFINITY), (3000, -0.0)];
-    let matrix = Value::Matrix(vec![RangeSeries { labels: Labels::empty(), points }]);
+    let matrix = Value::Matrix(vec![RangeSeries { labels: Labels::empty(), points, histograms: Vec::new() }]);
     for (value, expected) in [
         (
             Value::Scalar { timestamp: 1500, value: 1e21 },
@@ -64,6 +70,51 @@ fn every_kind_of_value() {
         assert_eq!(
             encoded(result(value), 0, false),
             format!("{{\"status\":\"success\",\"data\":{expected}}}")
+        );
+    }
+}
+
+fn histogram(literal: &str) -> Arc<FloatHistogram> {
+    Arc::new(HistogramLiteral::parse(literal).expect("a literal").histogram)
+}
+
+#[test]
+fn histograms_beside_floats() {
+    let h = histogram("{{count:14 sum:30.5 z_bucket:2 z_bucket_w:0.001 buckets:[1 0 1e21] n_buckets:[2]}}");
+    let custom = histogram("{{schema:-53 count:3 sum:NaN custom_values:[0.5 2] buckets:[1 0 2]}}");
+    let written = concat!(
+        r#"{"count":"14","sum":"30.5","buckets":[[1,"-1","-0.5","2"],[3,"-0.001","0.001","2"],"#,
+        r#"[0,"0.5","1","1"],[0,"2","4","1e+21"]]}"#
+    );
+    let written_custom = r#"{"count":"3","sum":"NaN","buckets":[[3,"-Inf","0.5","1"],[0,"2","+Inf","2"]]}"#;
+    let mut vector = vec![sample(&[("a", "1")], 3000, 1.0), sample(&[], 3000, 1.0)];
+    vector[1].value = SampleValue::Histogram(Arc::clone(&h));
+    let series = |points: Vec<(i64, f64)>, histograms| RangeSeries {
+        labels: Labels::from_pairs([("__name__", "h")]),
+        points,
+        histograms,
+    };
+    let matrix = vec![
+        series(vec![(1000, 1.5)], vec![(2000, h), (3500, histogram("{{}}"))]),
+        series(Vec::new(), vec![(2000, custom)]),
+    ];
+    for (value, expected) in [
+        (
+            Value::Vector(vector),
+            format!(
+                r#""vector","result":[{{"metric":{{"a":"1"}},"value":[3,"1"]}},{{"metric":{{}},"histogram":[3,{written}]}}]"#
+            ),
+        ),
+        (
+            Value::Matrix(matrix),
+            format!(
+                r#""matrix","result":[{{"metric":{{"__name__":"h"}},"values":[[1,"1.5"]],"histograms":[[2,{written}],[3.500,{{"count":"0","sum":"0"}}]]}},{{"metric":{{"__name__":"h"}},"histograms":[[2,{written_custom}]]}}]"#
+            ),
+        ),
+    ] {
+        assert_eq!(
+            encoded(result(value), 0, false),
+            format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{expected}}}}}")
         );
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Activity {
     sending: AtomicBool,
     /// Nanoseconds from `opened` to the end of the last request.
     idle_since_ns: AtomicU64,
+    /// The same to the first byte of the request that is on its way; 0 for none.
+    header_since_ns: AtomicU64,
     /// It was asked to close.
     closing: AtomicBool,
     close: Notify,
@@ -48,6 +50,7 @@ impl Activity {
             requests: AtomicUsize::new(0),
             sending: AtomicBool::new(false),
             idle_since_ns: AtomicU64::new(0),
+            header_since_ns: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             close: Notify::new(),
         })
@@ -62,6 +65,26 @@ impl Activity {
     /// Whether it answers a request.
     pub(super) fn is_busy(&self) -> bool {
         self.requests.load(Ordering::Acquire) > 0 || self.sending.load(Ordering::Acquire)
+    }
+
+    /// Bytes have come.
+    pub(super) fn heard(&self) {
+        if !self.is_busy() {
+            let now = self.now_ns().max(1);
+            let _ = self.header_since_ns.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// What is left of `most` for the header that is on its way; nothing if there is none.
+    pub(super) fn patience(&self, most: Duration) -> Duration {
+        match self.header_since_ns.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => most.saturating_sub(Duration::from_nanos(self.now_ns().saturating_sub(since))),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn set_sending(&self, sending: bool) {
@@ -86,14 +109,14 @@ struct Busy(Arc<Activity>);
 impl Busy {
     fn new(activity: &Arc<Activity>) -> Self {
         activity.requests.fetch_add(1, Ordering::AcqRel);
+        activity.header_since_ns.store(0, Ordering::Release);
         Self(Arc::clone(activity))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let since = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.idle_since_ns.store(since, Ordering::Release);
+        self.0.idle_since_ns.store(self.0.now_ns(), Ordering::Release);
         self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{CLOSE_PATIENCE, activity::Activity};
-use crate::error::RETRY_AFTER_SECONDS;
+use crate::{error::RETRY_AFTER_SECONDS, metrics::ConnectionMetrics};
 
 /// Pause after `accept` failed for want of a resource, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,6 +29,8 @@ const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
 const REFUSED_BYTES_MAX: usize = 64 << 10;
 /// A message about the limit comes no more often.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// A message about connections that cannot be accepted comes no more often.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection that has come in.
 pub(super) struct Visitor {
@@ -37,6 +39,47 @@ pub(super) struct Visitor {
     pub(super) peer: SocketAddr,
     pub(super) activity: Arc<Activity>,
     pub(super) place: OwnedSemaphorePermit,
+    pub(super) open: Open,
+}
+
+/// Counts a connection as open, as long as it lives.
+pub(super) struct Open(Arc<ConnectionMetrics>);
+
+impl Open {
+    fn new(metrics: &Arc<ConnectionMetrics>) -> Self {
+        metrics.accepted.increment();
+        metrics.open.add(1);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.add(-1);
+    }
+}
+
+/// What is told no more often than at an interval, with the number of times.
+struct Seldom {
+    interval: Duration,
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Seldom {
+    const fn new(interval: Duration) -> Self {
+        Self { interval, told: None, untold: 0 }
+    }
+
+    /// How often it has happened since it was told last, if it is to be told now.
+    fn due(&mut self) -> Option<u64> {
+        self.untold += 1;
+        let due = self.told.is_none_or(|told| told.elapsed() >= self.interval);
+        due.then(|| {
+            self.told = Some(Instant::now());
+            std::mem::take(&mut self.untold)
+        })
+    }
 }
 
 /// The places, and who has them.
@@ -50,13 +93,13 @@ pub(super) struct Door {
     /// When the last one was refused.
     refused_last: Option<Instant>,
     refused: Arc<Semaphore>,
-    warned: Option<Instant>,
-    /// Closed or refused since the last message.
-    untold: u64,
+    metrics: Arc<ConnectionMetrics>,
+    limit_reached: Seldom,
+    failures: Seldom,
 }
 
 impl Door {
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize, metrics: Arc<ConnectionMetrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
             inside: HashMap::new(),
@@ -64,8 +107,9 @@ impl Door {
             full_since: None,
             refused_last: None,
             refused: Arc::new(Semaphore::new(REFUSED_MAX)),
-            warned: None,
-            untold: 0,
+            metrics,
+            limit_reached: Seldom::new(WARN_INTERVAL),
+            failures: Seldom::new(FAILURE_INTERVAL),
         }
     }
 
@@ -83,7 +127,10 @@ impl Door {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                self.metrics.failed.increment();
+                if let Some(times) = self.failures.due() {
+                    warn!(%error, times, "cannot accept connections");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 return None;
             }
@@ -97,7 +144,7 @@ impl Door {
         let (id, activity) = (self.next_id, Activity::new());
         self.next_id += 1;
         self.inside.insert(id, Arc::clone(&activity));
-        Some(Visitor { id, stream, peer, activity, place })
+        Some(Visitor { id, stream, peer, activity, place, open: Open::new(&self.metrics) })
     }
 
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
@@ -132,12 +179,14 @@ impl Door {
         let longest = idle.min_by_key(|(since, _)| *since).filter(|(since, _)| since.elapsed() >= IDLE_MIN);
         let Some((_, activity)) = longest else { return false };
         activity.close();
+        self.metrics.closed_idle.increment();
         self.tell("closing the connection that is idle for longest");
         true
     }
 
     fn refuse(&mut self, stream: TcpStream) {
         self.refused_last = Some(Instant::now());
+        self.metrics.refused.increment();
         self.tell("all of them answer requests: refusing the connection");
         // Above that many it is closed without a word.
         let Ok(open) = Arc::clone(&self.refused).try_acquire_owned() else { return };
@@ -148,15 +197,8 @@ impl Door {
     }
 
     fn tell(&mut self, what: &str) {
-        self.untold += 1;
-        if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
-            warn!(
-                connections = self.inside.len(),
-                times = self.untold,
-                "http.connection_limit is reached; {what}"
-            );
-            self.warned = Some(Instant::now());
-            self.untold = 0;
+        if let Some(times) = self.limit_reached.due() {
+            warn!(connections = self.inside.len(), times, "http.connection_limit is reached; {what}");
         }
     }
 }

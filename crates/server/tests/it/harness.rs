@@ -18,7 +18,7 @@ use chronolith_server::{
 };
 use chronolith_storage::{
     AppendedBatch, Appender, ExemplarBatch, ExemplarOutcome, KeyHasher, LabelSource, Querier, Queryable,
-    RejectReason, StorageError, Stores, Ticket, WriteBatch, memory::MemoryStorage,
+    RejectReason, SampleAt, StorageError, Stores, Ticket, WriteBatch, memory::MemoryStorage,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -139,12 +139,14 @@ impl Appender for TestStorage {
         }
         let (mut series, mut kept, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for (index, entry) in batch.series.iter().enumerate() {
-            let histogram = || batch.histograms_of(entry)[0].timestamp;
-            let timestamp = batch.samples_of(entry).first().map_or_else(histogram, |sample| sample.timestamp);
+            let histogram = || SampleAt::histogram(batch.histograms_of(entry)[0].timestamp);
+            let float = batch.samples_of(entry).first().map(|sample| SampleAt::float(sample.timestamp));
+            let sample = float.unwrap_or_else(histogram);
+            let SampleAt { timestamp, .. } = sample;
             if timestamp > NOW + 600_000 {
-                refused.push((index, RejectReason::TooFarInFuture));
+                refused.push((index, RejectReason::TooFarInFuture, sample));
             } else if timestamp < NOW - 15 * 86_400_000 {
-                refused.push((index, RejectReason::OutOfBounds));
+                refused.push((index, RejectReason::OutOfBounds, sample));
             } else {
                 series.push(entry.clone());
                 kept.push(index);
@@ -156,8 +158,8 @@ impl Appender for TestStorage {
         for rejection in &mut appended.outcome.rejections {
             rejection.series = labels.1[rejection.series];
         }
-        for (index, reason) in refused {
-            appended.outcome.reject(reason, index, None, 1);
+        for (index, reason, sample) in refused {
+            appended.outcome.reject_sample(reason, index, None, sample);
         }
         let (fail, waits) = (self.fail_commit.load(Ordering::Relaxed), Arc::clone(&self.waits));
         let ticket = Box::new(TestTicket { inner: appended.ticket, fail, waits });

@@ -2,6 +2,7 @@
 
 mod api;
 mod clients;
+mod exemplars;
 mod harness;
 mod http;
 mod overload;

@@ -1,9 +1,13 @@
 //! The accept loop, over real sockets.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, routing::get};
-use chronolith_server::{HttpLimits, router, serve};
+use chronolith_server::{HttpLimits, metrics::ConnectionMetrics, router, serve};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -15,11 +19,19 @@ use tokio::{
 use crate::harness::Server;
 
 async fn start(app: Router, limits: HttpLimits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    start_counted(app, limits, Arc::default()).await
+}
+
+async fn start_counted(
+    app: Router,
+    limits: HttpLimits,
+    metrics: Arc<ConnectionMetrics>,
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
-        serve(listener, app, &limits, async { drop(stopped.await) }).await.expect("serve");
+        serve(listener, app, &limits, metrics, async { drop(stopped.await) }).await.expect("serve");
     });
     (address, stop, task)
 }
@@ -118,7 +130,8 @@ async fn a_body_that_never_ends_is_given_up() {
 async fn above_the_limit_the_longest_idle_connection_makes_place() {
     let limits = HttpLimits { connections_max: 2, ..HttpLimits::default() };
     let server = Server::new();
-    let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
+    let counted = Arc::clone(&server.state.metrics().connections);
+    let (address, _stop, _task) = start_counted(router(server.state.clone()), limits, counted).await;
     let mut silent = TcpStream::connect(address).await.expect("connect");
     let mut idle = TcpStream::connect(address).await.expect("connect");
     assert!(ask(&mut idle, "/-/ready").await.contains("200 OK"));
@@ -138,12 +151,54 @@ async fn above_the_limit_the_longest_idle_connection_makes_place() {
     let mut fifth = TcpStream::connect(address).await.expect("connect");
     assert!(ask(&mut fifth, "/-/ready").await.contains("200 OK"));
     assert!(is_closed(&mut fourth).await);
+    let metrics = server.state.metrics_text();
+    for (name, count) in [
+        ("open", 2),
+        ("accepted_total", 5),
+        ("closed_idle_total", 3),
+        ("refused_total", 0),
+        ("failed_total", 0),
+    ] {
+        let line = format!("\nchronolith_http_connections_{name} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_never_sent_whole_hold_nobody_up() {
+    const PLACES: usize = 8;
+    let limits = HttpLimits { connections_max: PLACES, ..HttpLimits::default() };
+    let server = Server::new();
+    let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
+    let mut halves = Vec::new();
+    for half in 0..PLACES {
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        // Some have never sent anything.
+        if half % 2 == 0 {
+            stream.write_all(b"GET /-/ready HTTP/1.1\r\nHost:").await.expect("send");
+        }
+        halves.push(stream);
+    }
+    sleep(Duration::from_millis(400)).await;
+    let started = Instant::now();
+    let mut served = Vec::new();
+    for _ in 0..PLACES {
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        assert!(ask(&mut stream, "/-/ready").await.contains("200 OK"));
+        served.push(stream);
+    }
+    // To wait for each to finish its header would take a quarter of a second each.
+    assert!(started.elapsed() < Duration::from_millis(1_000), "{:?}", started.elapsed());
+    for half in &mut halves {
+        assert!(is_closed(half).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_the_limit_of_running_requests_connections_are_refused() {
     let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
-    let (address, _stop, _task) = start(slow_app(), limits).await;
+    let counted = Arc::<ConnectionMetrics>::default();
+    let (address, _stop, _task) = start_counted(slow_app(), limits, Arc::clone(&counted)).await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut busy = TcpStream::connect(address).await.expect("connect");
     busy.write_all(get("/slow").as_bytes()).await.expect("send");
@@ -162,6 +217,7 @@ async fn above_the_limit_of_running_requests_connections_are_refused() {
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 5\r\n"), "{answer}");
         assert!(is_closed(&mut refused).await);
     }
+    assert_eq!((counted.refused.get(), counted.accepted.get(), counted.open.get()), (3, 2, 1));
     drop(second);
     // On a busy machine it takes a moment until the end of the second is seen.
     for attempt in 0.. {

@@ -276,7 +276,7 @@ async fn histograms_and_exemplars_are_stored_where_the_engine_does() {
     check(&server.write(request.snappy()).await, 400, text, "refused histograms");
     assert_eq!(metrics.partial_writes.with("invalid_histogram").get(), 1);
     let querier = server.storage.memory.querier(&TenantId::default(), TimeRange::ALL).expect("ready");
-    let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: TimeRange::ALL };
+    let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: TimeRange::ALL, payer: None };
     let found = querier.exemplars(&query).await.expect("exemplars");
     assert_eq!(found[0].exemplars, [exemplar]);
     // Queries do not see histograms yet.

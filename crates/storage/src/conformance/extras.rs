@@ -10,7 +10,7 @@ use super::{all, block_on, compiled, read, view};
 use crate::{
     append::{
         AppendOutcome, Appender, ExemplarBatch, ExemplarEntry, ExemplarOutcome, LabelSource, RejectReason,
-        SeriesEntry, Stores, WriteBatch,
+        SampleAt, SeriesEntry, Stores, WriteBatch,
     },
     query::{ExemplarQuery, Queryable, Samples, SeriesExemplars},
 };
@@ -204,6 +204,7 @@ fn takes_repeated_histograms_and_refuses_conflicts<E: Appender + Queryable>(engi
     append(engine, "a", &[Sample::new(4_000, 4.0)], &[], 0);
     let behind = append(engine, "a", &[], &[at(4_000, counter(4))], 0);
     assert_eq!(behind.rejections[0].reason, RejectReason::DuplicateHistogram { timestamp: 4_000 });
+    assert_eq!(behind.rejections[0].sample, Some(SampleAt::histogram(4_000)));
 }
 
 fn a_stale_float_ends_histograms<E: Appender + Queryable>(engine: &E) {
@@ -269,7 +270,7 @@ fn remembers_exemplars<E: Appender + Queryable>(engine: &E) {
     let refused = give(engine, "a", &[exemplar(500, "old"), exemplar(3_000, &"x".repeat(200))]);
     assert_eq!((refused.stored, refused.out_of_order, refused.dropped), (0, 1, 1));
     let ask = |matchers: &[Matcher], range| {
-        let query = ExemplarQuery { matcher_sets: vec![compiled(matchers)], range };
+        let query = ExemplarQuery { matcher_sets: vec![compiled(matchers)], range, payer: None };
         block_on(view(engine, &TenantId::default()).exemplars(&query)).expect("exemplars")
     };
     let found = ask(&[Matcher::equal("__name__", "m")], TimeRange::ALL);
@@ -281,6 +282,7 @@ fn remembers_exemplars<E: Appender + Queryable>(engine: &E) {
     assert!(ask(&[Matcher::equal("job", "c")], TimeRange::ALL).is_empty());
     let other = TenantId::new("other").expect("a valid id");
     let query = ExemplarQuery {
+        payer: None,
         matcher_sets: vec![compiled(&[Matcher::equal("__name__", "m")])],
         range: TimeRange::ALL,
     };

@@ -1,4 +1,4 @@
-//! Copies of everything: blocks by further names, the head as a block.
+//! Copies of everything: blocks by further names, or byte by byte where the file system has none; the head as a block.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use crate::{
     deletion,
     dir::{blocks, write_format},
     extras::{self, Exemplars},
+    files::link_or_copy,
     store::Store,
 };
 
@@ -50,8 +51,13 @@ struct Copy<'a> {
 pub(super) fn make(store: &Store, skip_head: bool) -> Result<String, CopyError> {
     // No block goes meanwhile; and while the version lives, the head keeps what is not in its blocks.
     let _no_merge = store.without_merges();
-    let name = store.blocks.next_ulid().to_string();
-    let dir = store.dir.join(DIR).join(&name);
+    let dirs = store.dir.join(DIR);
+    let mut name = store.blocks.next_ulid().to_string();
+    // The rest of an attempt that failed may be there: numbers are given out again where the clock was ahead before.
+    while store.env.fs.exists(&dirs.join(&name))? {
+        name = store.blocks.next_ulid().to_string();
+    }
+    let dir = dirs.join(&name);
     let copy = Copy { store, dir, version: store.blocks.version() };
     match copy.write(skip_head) {
         Ok(()) => Ok(name),
@@ -73,11 +79,11 @@ impl Copy<'_> {
             for block in &of.blocks {
                 let ulid = block.meta().spec.ulid;
                 // The tombstones first: a block without them would show what is deleted.
-                match fs.hard_link(&tombstones_path(&from, ulid), &tombstones_path(&to, ulid)) {
+                match link_or_copy(&**fs, &tombstones_path(&from, ulid), &tombstones_path(&to, ulid)) {
                     Err(error) if !error.is_not_found() => return Err(error.into()),
                     _ => {}
                 }
-                fs.hard_link(&block_path(&from, ulid), &block_path(&to, ulid))?;
+                link_or_copy(&**fs, &block_path(&from, ulid), &block_path(&to, ulid))?;
             }
             fs.sync_dir(&to)?;
         }
@@ -135,7 +141,7 @@ impl Copy<'_> {
         let mut samples = Samples::default();
         let behind = self.version.head_from.boundary().saturating_add(1);
         let in_head = TimeRange::new(range.min.max(behind), range.max);
-        let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: in_head };
+        let query = ExemplarQuery { matcher_sets: vec![Vec::new()], range: in_head, payer: None };
         let mut in_head = view.exemplars(&query);
         for of in &mut in_head {
             let deleted = deletion::deleted(&self.version.deletions, tenant, &of.labels);
@@ -147,7 +153,13 @@ impl Copy<'_> {
             let fetched = view.fetch(&numbers, range);
             for (at, (labels, _)) in some.iter().enumerate() {
                 samples.clear();
-                fetched.read(at, &mut samples)?;
+                let mut unread = Vec::new();
+                fetched.read_rest(at, &mut samples, &mut unread)?;
+                if let Some(error) = unread.first().map(|chunk| chunk.error().clone()) {
+                    // Made again from the log, if that has it: another attempt may succeed.
+                    view.note_unread(unread);
+                    return Err(error.into());
+                }
                 let deleted = deletion::deleted(&self.version.deletions, tenant, labels);
                 deletion::remove(&mut samples, (0, 0, 0), &deleted);
                 if samples.newest().is_none() {

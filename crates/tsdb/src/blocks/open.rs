@@ -114,7 +114,7 @@ impl TenantDir<'_> {
             }
         }
         self.found.blocks.sort_by_key(precedence);
-        self.found.missing = quarantine::missing(self.env, &self.dir);
+        self.found.missing = quarantine::missing(self.env, &self.dir).map_err(refused)?;
         Ok(())
     }
 
@@ -182,7 +182,8 @@ pub(crate) fn sources(block: &Block) -> Vec<Ulid> {
     if spec.sources.is_empty() { vec![spec.ulid] } else { spec.sources.clone() }
 }
 
-/// The block in a file of the quarantine, as what readers do without.
+/// The block in a file of the quarantine, as what readers do without. One that cannot be opened, whatever the reason, may
+/// have had samples of any time.
 pub(super) fn missing_block(env: &Env, path: PathBuf) -> Missing {
     let range = Block::open(&env.fs, &path, &BlockCache::new(0)).ok().map(|block| range_of(&block));
     Missing { path, range }

@@ -63,9 +63,12 @@ pub(super) fn move_aside(env: &Env, dir: &Path, ulid: Ulid) -> chronolith_env::R
 }
 
 /// The blocks that were moved aside from `dir`, by earlier processes too.
-pub(super) fn missing(env: &Env, dir: &Path) -> Vec<Missing> {
+pub(super) fn missing(env: &Env, dir: &Path) -> chronolith_env::Result<Vec<Missing>> {
     let dir = dir.join(DIR);
-    let Ok(names) = env.fs.list(&dir) else { return Vec::new() };
+    let names = match env.fs.list(&dir) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        names => names?,
+    };
     let blocks = names.iter().filter(|name| matches!(FileName::parse(name), FileName::Block(_)));
-    blocks.take(MISSING_MAX).map(|name| missing_block(env, dir.join(name))).collect()
+    Ok(blocks.take(MISSING_MAX).map(|name| missing_block(env, dir.join(name))).collect())
 }

@@ -1,9 +1,9 @@
 //! Writing the block of a tenant and a window.
 
-use std::error::Error;
+use std::{error::Error, path::PathBuf};
 
 use chronolith_block::{BlockRange, BlockSpec, BlockWriter, Ulid};
-use chronolith_head::{Cut, ReadError};
+use chronolith_head::{Cut, Loss, ReadError};
 use chronolith_model::{Labels, METRIC_NAME, TenantId, TimeRange};
 use chronolith_storage::Samples;
 
@@ -49,13 +49,14 @@ pub(crate) enum Written {
     TooDense,
 }
 
-/// Writes block `ulid`: what a cut has of `tenant` in `window`. With `lossy` what cannot be read is left out.
+/// Writes block `ulid`: what a cut has of `tenant` in `window`. With `lossy`, series whose chunks in memory contradict
+/// themselves are left out as far as they do, and what is lost so goes to it.
 pub(crate) fn block(
     store: &Store,
     cut: &Cut,
     (tenant, ulid): (&TenantId, Ulid),
     window: TimeRange,
-    lossy: bool,
+    mut lossy: Option<&mut Vec<Loss>>,
 ) -> Result<Written, CutError> {
     let max = window.max.min(cut.boundary());
     let min = window.min.saturating_sub(1);
@@ -85,7 +86,12 @@ pub(crate) fn block(
             samples.clear();
             let read = store.head.read_cut(cut, entry.reference, window, &mut samples);
             match read {
-                Err(error) if lossy => lost(&entry.labels, &error),
+                Err(error @ ReadError::Chunk(_)) if lossy.is_some() && !store.head.has_unread() => {
+                    lost(&entry.labels, &error);
+                    if let Some(losses) = &mut lossy {
+                        losses.push(loss(tenant, TimeRange::new(window.min, max)));
+                    }
+                }
                 Err(source) => return Err(CutError::Read { labels: entry.labels, source }),
                 Ok(()) => {}
             }
@@ -123,6 +129,11 @@ fn exemplars_of(store: &Store, cut: &Cut, tenant: &TenantId, range: TimeRange) -
     }
     of_cut.retain(|of_series| !of_series.exemplars.is_empty());
     Exemplars::new(of_cut)
+}
+
+/// Some samples of a series, nobody knows how many.
+fn loss(tenant: &TenantId, range: TimeRange) -> Loss {
+    Loss { tenant: Some(tenant.clone()), range, samples: None, series: 1, path: PathBuf::new(), offset: 0 }
 }
 
 /// What was read before the damage is kept.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chronolith_block::{Block, Ulid, block_path};
+use chronolith_block::{Block, FileName, Ulid, block_path};
 use chronolith_env::{Env, Fs, OpenMode};
 use chronolith_model::TenantId;
 
@@ -10,6 +10,7 @@ use super::ImportError;
 use crate::{
     dir,
     error::{Error, Result},
+    files::move_file,
     store::Store,
 };
 
@@ -29,9 +30,9 @@ pub(super) fn runs(import: &Path) -> PathBuf {
     import.join(RUNS)
 }
 
-/// Where it has its blocks.
-pub(super) fn finished(import: &Path) -> PathBuf {
-    import.join(FINISHED)
+/// Where it has its blocks. Whose they are says the directory: a start need not read them to know.
+pub(super) fn finished(import: &Path, tenant: &TenantId) -> PathBuf {
+    import.join(FINISHED).join(tenant.as_str())
 }
 
 /// Shows `blocks`, which are durable in the directory of the import.
@@ -50,39 +51,54 @@ pub(super) fn publish(
     if store.stopping() {
         return Err(ImportError::Stopped);
     }
-    // If it fails, the mark may have become durable: the directory stays, for the next start to decide.
-    *committed = true;
-    let marked = fs.open(&import.join(READY), OpenMode::CreateNew).and_then(|_| fs.sync_dir(import));
-    if let Err(error) = marked {
-        // Taken back if that is possible, so that nothing is stored.
-        *committed = fs.remove_file(&import.join(READY)).and_then(|()| fs.sync_dir(import)).is_err();
-        return Err(error.into());
-    }
-    let shown = link_blocks(fs, import, &to).map_err(chronolith_block::Error::from).and_then(|()| {
+    mark(fs, import, committed)?;
+    // Durably, before anybody can merge them, or delete in them: a start that still finds the mark behind that finds no
+    // block with it, and brings nothing back.
+    let moved = move_blocks(fs, &finished(import, tenant), &to);
+    let shown = moved.map_err(chronolith_block::Error::from).and_then(|()| {
         for ulid in blocks {
-            let path = block_path(&to, *ulid);
-            let block = Block::open(&store.env.fs, &path, &store.blocks.cache)?;
+            let block = Block::open(&store.env.fs, &block_path(&to, *ulid), &store.blocks.cache)?;
             change.add(tenant, block);
         }
         Ok(())
     });
     shown.map_err(ImportError::NotShown)?;
-    // Before anybody can merge them, or delete in them: a start behind that must not bring them back.
-    remove(fs, import);
     change.publish();
+    remove(fs, import);
     Ok(())
 }
 
-/// Gives the blocks of an import that is ready their places, by further names: until these are durable they keep the old
-/// ones. May be repeated.
-fn link_blocks(fs: &dyn Fs, import: &Path, to: &Path) -> chronolith_env::Result<()> {
-    let from = finished(import);
-    for name in fs.list(&from)? {
-        if !fs.exists(&to.join(&name))? {
-            fs.hard_link(&from.join(&name), &to.join(&name))?;
+/// Says, durably, that the blocks are complete; or takes that back, durably.
+fn mark(fs: &dyn Fs, import: &Path, committed: &mut bool) -> Result<(), ImportError> {
+    *committed = true;
+    let marked = fs.open(&import.join(READY), OpenMode::CreateNew).and_then(|_| fs.sync_dir(import));
+    let Err(error) = marked else { return Ok(()) };
+    if unmark(fs, import).is_err() {
+        return Err(ImportError::Uncertain(error));
+    }
+    *committed = false;
+    Err(error.into())
+}
+
+/// Takes the mark away, durably.
+fn unmark(fs: &dyn Fs, import: &Path) -> chronolith_env::Result<()> {
+    match fs.remove_file(&import.join(READY)) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    fs.sync_dir(import)
+}
+
+/// Moves the blocks of an import that is ready to their places, durably: afterwards they are there and not here. May be
+/// repeated: what is not there yet is still here.
+fn move_blocks(fs: &dyn Fs, from: &Path, to: &Path) -> chronolith_env::Result<()> {
+    for name in fs.list(from)? {
+        if matches!(FileName::parse(&name), FileName::Block(_)) {
+            move_file(fs, &from.join(&name), &to.join(&name))?;
         }
     }
-    fs.sync_dir(to)
+    fs.sync_dir(to)?;
+    fs.sync_dir(from)
 }
 
 /// Finishes, at a start, the imports that are ready, and removes the others.
@@ -94,65 +110,68 @@ pub(crate) fn recover(env: &Env, data_dir: &Path) -> Result<()> {
         return Ok(());
     }
     for name in fs.list(&all).map_err(refused)? {
+        if name.parse::<Ulid>().is_err() {
+            tracing::debug!(dir = %all.display(), name, "a file that is not ours");
+            continue;
+        }
         let import = all.join(name);
+        // What an earlier process has left need not be durable, neither the mark nor that it is gone: it is before half of
+        // the blocks are moved, or removed.
+        fs.sync_dir(&import).map_err(refused)?;
         if fs.exists(&import.join(READY)).map_err(refused)? {
-            recover_ready(env, data_dir, &import)?;
+            recover_ready(fs, data_dir, &import).map_err(refused)?;
         }
         remove(fs, &import);
     }
     Ok(())
 }
 
-fn recover_ready(env: &Env, data_dir: &Path, import: &Path) -> Result<()> {
-    let fs = &*env.fs;
-    let refused = |source| Error::Directory { dir: data_dir.to_path_buf(), source };
-    // A name that is there need not be durable yet: it is before anything rests on it.
-    fs.sync_dir(import).map_err(refused)?;
-    let from = finished(import);
-    let names =
-        if fs.exists(&from).map_err(refused)? { fs.list(&from).map_err(refused)? } else { Vec::new() };
-    let mut tenant = None;
-    for name in &names {
-        let path = from.join(name);
-        match Block::open(&env.fs, &path, &chronolith_block::BlockCache::new(0)) {
-            Ok(block) => tenant = Some(block.meta().spec.tenant.clone()),
-            // It is set aside where blocks are opened; which tenant's it is, another one says.
-            Err(error) if error.is_damage() => {
-                tracing::error!(error = &error as &dyn std::error::Error, path = %path.display(), "a damaged block of an import");
-            }
-            Err(source) => return Err(Error::Block { source }),
-        }
+/// Moves all blocks, damaged ones too: they are set aside where blocks are opened.
+fn recover_ready(fs: &dyn Fs, data_dir: &Path, import: &Path) -> chronolith_env::Result<()> {
+    let all = import.join(FINISHED);
+    if !fs.exists(&all)? {
+        // It was shown, and removed but for its mark.
+        return Ok(());
     }
-    let Some(tenant) = tenant else { return Ok(()) };
-    let to = dir::blocks(data_dir).join(tenant.as_str());
-    fs.create_dir_all(&to).map_err(refused)?;
-    link_blocks(fs, import, &to).map_err(refused)?;
-    tracing::info!(%tenant, blocks = names.len(), "finished an import that was interrupted");
+    for name in fs.list(&all)? {
+        let Ok(tenant) = TenantId::new(&name) else { continue };
+        let to = dir::blocks(data_dir).join(tenant.as_str());
+        fs.create_dir_all(&to)?;
+        move_blocks(fs, &finished(import, &tenant), &to)?;
+        tracing::info!(%tenant, import = %import.display(), "finished an import that was interrupted");
+    }
     Ok(())
 }
 
-/// Removes the directory of an import: the mark first, so that half of it is never taken for all. What cannot be removed
-/// is left to the next start.
+/// Removes the directory of an import, which is not marked or has no blocks any more. What cannot be removed is left to the
+/// next start.
 pub(super) fn remove(fs: &dyn Fs, import: &Path) {
-    let mark = import.join(READY);
-    if fs.exists(&mark).unwrap_or(true) {
-        let removed = fs.remove_file(&mark).and_then(|()| fs.sync_dir(import));
-        if let Err(error) = removed {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot remove the directory of an import yet"
-            );
-            return;
+    if let Err(error) = try_remove(fs, import) {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot remove the directory of an import yet"
+        );
+    }
+}
+
+fn try_remove(fs: &dyn Fs, import: &Path) -> chronolith_env::Result<()> {
+    match fs.remove_file(&import.join(READY)) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    let mut dirs = vec![runs(import)];
+    let all = import.join(FINISHED);
+    if fs.exists(&all)? {
+        dirs.extend(fs.list(&all)?.into_iter().map(|tenant| all.join(tenant)));
+        dirs.push(all);
+    }
+    for dir in dirs {
+        if fs.exists(&dir)? {
+            for name in fs.list(&dir)? {
+                fs.remove_file(&dir.join(name))?;
+            }
+            fs.remove_dir(&dir)?;
         }
     }
-    for dir in [runs(import), finished(import)] {
-        for name in fs.list(&dir).unwrap_or_default() {
-            let _ = fs.remove_file(&dir.join(name));
-        }
-        let _ = fs.remove_dir(&dir);
-    }
-    for name in fs.list(import).unwrap_or_default() {
-        let _ = fs.remove_file(&import.join(name));
-    }
-    let _ = fs.remove_dir(import);
+    fs.remove_dir(import)
 }

@@ -13,12 +13,12 @@ use chronolith_block::{
 };
 use chronolith_head::HeadView;
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{Labels, METRIC_NAME, Matcher, TenantId, TimeRange, Timestamp};
+use chronolith_model::{Histogram, Labels, METRIC_NAME, Matcher, TenantId, TimeRange, Timestamp};
 use chronolith_storage::Samples;
 
 use super::ImportError;
 use crate::{
-    blocks::Version,
+    blocks::{IMPORTED_LEVEL, Version},
     deletion, extras,
     query::merge::{end, settle},
     store::Store,
@@ -28,6 +28,10 @@ use crate::{
 const RUNS_MAX: usize = 32;
 /// A series may have so many samples in a block of an import.
 const PART_SAMPLES_MAX: usize = 1 << 16;
+/// What runs have of one series is merged in memory, at most so many samples and bytes of histograms beyond one run's;
+/// where there is more, the block becomes several of shorter time.
+const SERIES_SAMPLES_MAX: usize = 2 * PART_SAMPLES_MAX;
+const SERIES_BYTES_MAX: usize = 32 << 20;
 /// Bytes of opened pieces kept for a merge of runs.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -125,7 +129,7 @@ impl Runs {
         Ok(written)
     }
 
-    /// Merges the runs into blocks in `dir`, mostly one, without what the head has.
+    /// Merges the runs into blocks in `dir`, mostly one. Samples that the head has too get its values.
     pub(super) fn merge(
         self,
         store: &Store,
@@ -144,7 +148,6 @@ impl Runs {
 /// A block that is being written.
 struct Output {
     writer: BlockWriter,
-    samples: u64,
 }
 
 impl Output {
@@ -159,13 +162,13 @@ impl Output {
             ulid,
             tenant: tenant.clone(),
             range: BlockRange::new(range.min.saturating_sub(1), range.max),
-            level: 1,
+            level: IMPORTED_LEVEL,
             created: store.env.clock.now_ms(),
             sources: vec![ulid],
         };
         let mut writer = BlockWriter::create(&store.env.fs, dir, spec)?;
         writer.begin_part(store.blocks.next_priority())?;
-        Ok(Self { writer, samples: 0 })
+        Ok(Self { writer })
     }
 
     /// Adds a series; false if it has too many samples for one block.
@@ -176,7 +179,6 @@ impl Output {
         }
         if floats + histograms > 0 {
             extras::write_series(&mut self.writer, labels, samples)?;
-            self.samples += (floats + histograms) as u64;
         }
         Ok(true)
     }
@@ -199,7 +201,7 @@ fn merge(
     files: &[PathBuf],
     range: TimeRange,
     dir: &Path,
-    without_head: bool,
+    with_head: bool,
     blocks: &mut Vec<Ulid>,
 ) -> Result<Merged, ImportError> {
     let cache = BlockCache::new(CACHE_BYTES);
@@ -210,16 +212,16 @@ fn merge(
     let mut ranges = vec![range];
     while let Some(range) = ranges.pop() {
         let ulid = store.blocks.next_ulid();
-        let mut head = without_head.then(|| InHead::new(store, tenant, range)).flatten();
+        let mut head = with_head.then(|| InHead::new(store, tenant, range)).flatten();
         let mut output = Output::create(store, tenant, dir, ulid, range)?;
         match merge_range(store, &runs, range, &mut output, head.as_mut())? {
             None => {
                 drop(output);
                 halve(range, &mut ranges);
             }
-            Some(duplicates) => {
-                merged.duplicates += duplicates;
-                merged.samples += output.samples;
+            Some(of_range) => {
+                merged.duplicates += of_range.duplicates;
+                merged.samples += of_range.samples;
                 if output.finish()? {
                     blocks.push(ulid);
                 }
@@ -229,15 +231,15 @@ fn merge(
     Ok(merged)
 }
 
-/// Merges what runs have in `range`; says how many samples were there already, `None` if a series has too many.
+/// Merges what runs have in `range`; `None` if a series has too many samples.
 fn merge_range(
     store: &Store,
     runs: &[Block],
     range: TimeRange,
     output: &mut Output,
     mut head: Option<&mut InHead<'_>>,
-) -> Result<Option<u64>, ImportError> {
-    let mut duplicates = 0;
+) -> Result<Option<Merged>, ImportError> {
+    let mut merged = Merged::default();
     let mut readers: Vec<SeriesReader<'_>> = runs.iter().map(Block::reader).collect();
     let mut series: Vec<_> =
         runs.iter().map(|run| (0_u32..).zip(run.index().series(0..run.meta().series))).collect();
@@ -276,14 +278,19 @@ fn merge_range(
             samples.histogram_timestamps.append(&mut columns.histogram_timestamps);
             samples.histograms.append(&mut columns.histograms);
             samples.starts.append(&mut columns.starts);
+            if is_too_much(&samples) && range.min < range.max {
+                return Ok(None);
+            }
         }
         let before = end(&samples);
         settle(&mut samples, &starts);
-        if let Some(head) = head.as_mut() {
-            head.remove(&labels, range, &mut samples)?;
-        }
         let left = end(&samples);
-        duplicates += (before.0 + before.1 - left.0 - left.1) as u64;
+        let known = match head.as_mut() {
+            Some(head) => head.settle(&labels, range, &mut samples)?,
+            None => 0,
+        };
+        merged.samples += (left.0 + left.1 - known) as u64;
+        merged.duplicates += (before.0 + before.1 - left.0 - left.1 + known) as u64;
         if !output.push(&labels, &samples)? {
             return Ok(None);
         }
@@ -293,7 +300,7 @@ fn merge_range(
             advance(run, &mut next)?;
         }
     }
-    Ok(Some(duplicates))
+    Ok(Some(merged))
 }
 
 impl<'a> InHead<'a> {
@@ -305,38 +312,52 @@ impl<'a> InHead<'a> {
         Some(Self { version, tenant, view, metric: None, series: HashMap::new() })
     }
 
-    /// Takes the samples away that series `labels` has in the head.
-    fn remove(&mut self, labels: &Labels, range: TimeRange, from: &mut Samples) -> Result<(), ImportError> {
+    /// Gives the samples that series `labels` has in the head as well the values they have there, which count. They are
+    /// kept: what the head has need not be durable, and may be gone after a crash. Returns how many there are.
+    fn settle(
+        &mut self,
+        labels: &Labels,
+        range: TimeRange,
+        samples: &mut Samples,
+    ) -> Result<usize, ImportError> {
         let metric = labels.metric_name().unwrap_or_default();
         if self.metric.as_deref() != Some(metric) {
             self.metric = Some(metric.to_owned());
             self.series.clear();
-            if let Ok(matchers) = CompiledMatcher::compile_all(&[Matcher::equal(METRIC_NAME, metric)]) {
-                let found = self.view.select(&matchers);
-                self.series.extend(found.labels.into_iter().zip(found.series));
-            }
+            let matchers = CompiledMatcher::compile_all(&[Matcher::equal(METRIC_NAME, metric)]);
+            let found = self.view.select(&matchers.map_err(chronolith_block::Error::from)?);
+            self.series.extend(found.labels.into_iter().zip(found.series));
         }
-        let Some(number) = self.series.get(labels) else { return Ok(()) };
-        let mut there = Samples::default();
-        self.view.fetch(&[*number], range).read(0, &mut there)?;
+        let Some(number) = self.series.get(labels) else { return Ok(0) };
+        let mut all = Samples::default();
+        self.view.fetch(&[*number], range).read(0, &mut all)?;
         let deleted = deletion::deleted(&self.version.deletions, self.tenant, labels);
-        deletion::remove(&mut there, (0, 0, 0), &deleted);
-        let mut known: Vec<Timestamp> = there.timestamps;
-        known.append(&mut there.histogram_timestamps);
-        known.sort_unstable();
-        let new = |t: &Timestamp| known.binary_search(t).is_err();
-        let mut left = Samples { starts: std::mem::take(&mut from.starts), ..Samples::default() };
-        for (t, value) in from.timestamps.iter().zip(&from.values).filter(|(t, _)| new(t)) {
-            left.push(*t, *value);
+        deletion::remove(&mut all, (0, 0, 0), &deleted);
+        deletion::retain(&mut all, (0, 0, 0), |t| {
+            samples.timestamps.binary_search(&t).is_ok()
+                || samples.histogram_timestamps.binary_search(&t).is_ok()
+        });
+        let begin = end(&all);
+        let known = begin.0 + begin.1;
+        if known == 0 {
+            return Ok(0);
         }
-        for (t, histogram) in from.histogram_timestamps.drain(..).zip(from.histograms.drain(..)) {
-            if new(&t) {
-                left.push_histogram(t, histogram);
-            }
-        }
-        *from = left;
-        Ok(())
+        all.timestamps.append(&mut samples.timestamps);
+        all.values.append(&mut samples.values);
+        all.histogram_timestamps.append(&mut samples.histogram_timestamps);
+        all.histograms.append(&mut samples.histograms);
+        all.starts.append(&mut samples.starts);
+        settle(&mut all, &[(0, 0, 0), begin]);
+        *samples = all;
+        Ok(known)
     }
+}
+
+/// Whether the samples of one series are more than may be in memory at once.
+fn is_too_much(samples: &Samples) -> bool {
+    let (floats, histograms, _) = end(samples);
+    floats.max(histograms) > SERIES_SAMPLES_MAX
+        || samples.histograms.iter().map(Histogram::heap_bytes).sum::<usize>() > SERIES_BYTES_MAX
 }
 
 /// What of `samples` lies in `range`.
@@ -364,4 +385,35 @@ fn halve(range: TimeRange, left: &mut Vec<TimeRange>) {
     let middle = range.min.midpoint(range.max);
     left.push(TimeRange::new(middle + 1, range.max));
     left.push(TimeRange::new(range.min, middle));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_one_series_is_bounded() {
+        let mut samples = Samples::default();
+        (0..=SERIES_SAMPLES_MAX as i64).for_each(|t| {
+            assert!(!is_too_much(&samples), "{t}");
+            samples.push(t, 1.0);
+        });
+        assert!(is_too_much(&samples));
+        let buckets = 4000_u32;
+        let parts = chronolith_model::histogram::HistogramParts::<u64> {
+            schema: 3,
+            sum: 1.0,
+            count: u64::from(buckets),
+            positive_spans: vec![chronolith_model::histogram::Span { offset: 0, length: buckets }],
+            positive_buckets: vec![1; buckets as usize],
+            ..chronolith_model::histogram::HistogramParts::default()
+        };
+        let histogram = Histogram::Integer(parts.build(None).expect("valid"));
+        let mut samples = Samples::default();
+        let fits = SERIES_BYTES_MAX / histogram.heap_bytes();
+        (0..fits as i64).for_each(|t| samples.push_histogram(t, histogram.clone()));
+        assert!(!is_too_much(&samples));
+        samples.push_histogram(fits as i64, histogram);
+        assert!(is_too_much(&samples));
+    }
 }

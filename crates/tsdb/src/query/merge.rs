@@ -3,6 +3,8 @@
 use chronolith_model::StartTimestamp;
 use chronolith_storage::Samples;
 
+use super::hints;
+
 /// Where the samples of a source begin: among the floats, and among the histograms; and where its start timestamps do.
 pub(crate) type Start = (usize, usize, usize);
 
@@ -28,13 +30,20 @@ fn in_order(samples: &Samples, starts: &[Start]) -> bool {
 }
 
 /// Sorts the samples behind the first of `starts`, each of which begins a run, by time. Of samples at one timestamp that
-/// of the earliest run counts, with its start timestamp; inside a run there is one.
+/// of the earliest run counts, with its start timestamp; inside a run there is one. Hints of
+/// histograms are about the sample before then.
 pub(crate) fn settle(samples: &mut Samples, starts: &[Start]) {
     let Some(first) = starts.first().copied() else { return };
-    let known = samples.starts.len() > first.2;
-    if !known && (starts.len() < 2 || in_order(samples, starts)) {
-        return;
+    if samples.starts.len() == first.2 && (starts.len() < 2 || in_order(samples, starts)) {
+        hints::settle_borders(samples, starts);
+    } else {
+        merge(samples, starts, first);
     }
+    hints::forget_behind_floats(samples, first);
+}
+
+/// Merges runs, of which the first begins at `first`.
+fn merge(samples: &mut Samples, starts: &[Start], first: Start) {
     // Timestamp, run, and place among the floats or the histograms.
     let mut picks: Vec<(i64, usize, Place)> = Vec::new();
     for (run, start) in starts.iter().enumerate() {
@@ -47,7 +56,7 @@ pub(crate) fn settle(samples: &mut Samples, starts: &[Start]) {
     // Runs are sorted already: this merges them.
     picks.sort_by_key(|(t, run, _)| (*t, *run));
     picks.dedup_by_key(|(t, ..)| *t);
-    if known {
+    if samples.starts.len() > first.2 {
         settle_starts(samples, starts, picks.iter().map(|(t, run, _)| (*t, *run)));
     }
     let values = samples.values.split_off(first.0);
@@ -55,7 +64,9 @@ pub(crate) fn settle(samples: &mut Samples, starts: &[Start]) {
         samples.histograms.split_off(first.1).into_iter().map(Some).collect();
     samples.timestamps.truncate(first.0);
     samples.histogram_timestamps.truncate(first.1);
-    for (t, _, place) in picks {
+    // Run and place of the histogram before.
+    let mut before: Option<(usize, usize)> = None;
+    for (t, run, place) in picks {
         match place {
             Place::Float(at) => {
                 if let Some(value) = values.get(at - first.0) {
@@ -63,7 +74,12 @@ pub(crate) fn settle(samples: &mut Samples, starts: &[Start]) {
                 }
             }
             Place::Histogram(at) => {
-                if let Some(histogram) = histograms.get_mut(at - first.1).and_then(Option::take) {
+                if let Some(mut histogram) = histograms.get_mut(at - first.1).and_then(Option::take) {
+                    let follows = |before: (usize, usize)| before == (run, at.wrapping_sub(1));
+                    if !before.replace((run, at)).is_some_and(follows) {
+                        let before = samples.histograms.get(first.1..).and_then(<[_]>::last);
+                        hints::settle(&mut histogram, before);
+                    }
                     samples.push_histogram(t, histogram);
                 }
             }

@@ -222,9 +222,12 @@ impl<'a> MergedBatch<'a> {
 
     fn read_head(&self, index: usize, place: usize, into: &mut Samples) -> Result<(), StorageError> {
         let start = end(into);
-        self.fetched.read(place, into).map_err(|error| StorageError::Corrupt {
+        let mut unread = Vec::new();
+        self.fetched.read_rest(place, into, &mut unread).map_err(|error| StorageError::Corrupt {
             reason: format!("chunk in memory of {}: {error}", self.set.labels(index)),
         })?;
+        // The rest is the answer, with a warning.
+        self.set.view.head.note_unread(unread);
         deletion::remove(into, start, self.set.deleted(index));
         Ok(())
     }

@@ -143,7 +143,7 @@ proptest! {
                         .filter(|(_, samples): &(_, BTreeMap<i64, u64>)| !samples.is_empty())
                         .collect();
                     prop_assert_eq!(found, wanted);
-                    let query = LabelQuery { matcher_sets: vec![matchers], range: None, limit: 0 };
+                    let query = LabelQuery { matcher_sets: vec![matchers], range: None, ..LabelQuery::default() };
                     let series = block_on(querier.series(&query)).expect("valid").items;
                     prop_assert_eq!(series, model.keys().filter(|l| chosen(l)).cloned().collect::<Vec<_>>());
                     let values = block_on(querier.label_values("i", &query)).expect("valid").items;

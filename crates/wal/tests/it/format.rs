@@ -6,10 +6,13 @@ use std::sync::Arc;
 use chronolith_env::Fs;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::inspect::{self, Content, EntryStatus, RecordInfo};
-use chronolith_wal::{Error, RecordType, Wal};
+use chronolith_wal::{Error, LoggedMetadata, METADATA_TEXT_BYTES_MAX, RecordType, Wal};
 use proptest::prelude::*;
 
 use crate::support::{Bench, DIR, Kind, Row, options, replay, segment};
+
+const METADATA: LoggedMetadata<'_> =
+    LoggedMetadata { tenant: "anonymous", metric: "m", kind: 1, unit: "bytes", help: "All." };
 
 /// The worked example of docs/format/wal.md.
 fn example() -> FaultFs {
@@ -27,6 +30,7 @@ fn example() -> FaultFs {
     ];
     let batch = bench.shards.append_kinds(1, &rows);
     bench.wal.log_floor(Some("anonymous"), 1000);
+    assert!(bench.wal.log_metadata(&[METADATA]).is_some());
     assert!(bench.settle(batch));
     bench.kill()
 }
@@ -49,10 +53,56 @@ fn plain(annotated: &str) -> String {
     lines.join(" ")
 }
 
-/// A segment as version 1 wrote it: the same example, as far as that went.
-fn version_1() -> Vec<u8> {
-    let plain = plain(include_str!("version_1.hex"));
-    plain.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+/// A segment as an earlier version wrote it: the same example, as far as that went.
+fn earlier(text: &str) -> Vec<u8> {
+    plain(text).split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+#[test]
+fn version_2_is_read_and_carried_on() {
+    let fs = FaultFs::new();
+    fs.create_dir_all(Path::new(DIR)).unwrap();
+    fs.put(&segment(1), earlier(include_str!("version_2.hex")));
+    let inspected = inspect::Segment::open(&fs, &segment(1)).unwrap();
+    assert_eq!(inspected.summary().version, 2);
+    let bench = Bench::open(&fs, 3, options(2));
+    let report = &bench.report;
+    assert_eq!((report.samples, report.histograms, report.starts, report.exemplars), (2, 2, 1, 1));
+    assert_eq!((report.metadata, report.damage_count), (0, 0));
+    let batch = bench.wal.log_metadata(&[METADATA]).unwrap();
+    assert!(bench.settle(batch));
+    let (_, report, replayed) = replay(&bench.kill());
+    assert_eq!((report.samples, report.metadata), (2, 1));
+    assert_eq!(*replayed.metadata.lock(), ["anonymous/m/1/bytes/All."]);
+}
+
+#[test]
+fn metadata_comes_back_in_its_order_and_is_written_without_anything_else() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 5, options(2));
+    let log = |metric: &str, help: &str| {
+        let entry = LoggedMetadata { metric, help, ..METADATA };
+        bench.settle(bench.wal.log_metadata(&[entry, LoggedMetadata { tenant: "b", ..entry }]).unwrap())
+    };
+    assert!(log("x", "1") && log("y", "1") && log("x", "2"));
+    assert_eq!(bench.wal.segments()[0].times, None, "it is of no time");
+    // What cannot be written is tried again.
+    bench.fs.fail(chronolith_env::Op::Sync, 1, 1, chronolith_testkit::fault_fs::Fault::Io);
+    let batch = bench.wal.log_metadata(&[LoggedMetadata { metric: "z", ..METADATA }]).unwrap();
+    assert!(!bench.settle(batch));
+    bench.fake.scheduler.run_for(std::time::Duration::from_secs(10));
+    assert!(bench.settle(batch));
+    let (_, report, replayed) = replay(&bench.kill());
+    let of = |tenant: &str, metric: &str, help: &str| format!("{tenant}/{metric}/1/bytes/{help}");
+    let mut want = Vec::new();
+    for (metric, help) in [("x", "1"), ("y", "1"), ("x", "2")] {
+        want.extend(["anonymous", "b"].map(|tenant| of(tenant, metric, help)));
+    }
+    want.push(of("anonymous", "z", "All."));
+    assert_eq!((replayed.metadata.lock().clone(), report.metadata), (want, 7));
+    let long = "h".repeat(METADATA_TEXT_BYTES_MAX + 1);
+    let bench = Bench::open(&fs, 6, options(2));
+    assert!(bench.wal.log_metadata(&[LoggedMetadata { help: &long, ..METADATA }]).is_none());
 }
 
 #[test]
@@ -61,7 +111,7 @@ fn version_1_is_read_and_carried_on() {
     for header_damaged in [false, true] {
         let fs = FaultFs::new();
         fs.create_dir_all(Path::new(DIR)).unwrap();
-        let mut bytes = version_1();
+        let mut bytes = earlier(include_str!("version_1.hex"));
         if header_damaged {
             bytes[9] ^= 1;
         }
@@ -118,6 +168,7 @@ fn inspection_lists_every_record() {
         (RecordType::Starts, Some(1), 1),
         (RecordType::Exemplars, Some(1), 1),
         (RecordType::Floor, None, 1),
+        (RecordType::Metadata, None, 1),
         (RecordType::Series, Some(1), 2),
     ];
     assert_eq!(kinds, want);
@@ -135,6 +186,7 @@ fn inspection_lists_every_record() {
                     Content::Histogram(e) => format!("{}@{} h{}", e.series, e.timestamp, e.bytes.len()),
                     Content::Start(s) => format!("{}@{} s{}", s.series, s.since, s.start),
                     Content::Exemplar(e) => format!("{}@{} e{}", e.series, e.timestamp, e.bytes.len()),
+                    Content::Metadata(e) => format!("{}/{} {}", e.tenant, e.metric, e.kind),
                     other => panic!("{other:?}"),
                 }))
                 .unwrap()
@@ -145,6 +197,7 @@ fn inspection_lists_every_record() {
     assert_eq!(seen[2..6], samples);
     let others = ["3@1700000000000 s1699999990000", "1@1700000000000 e9", r#"Some("anonymous")>=1000"#];
     assert_eq!(seen[6..9], others);
+    assert_eq!(seen[9], "anonymous/m 1");
 }
 
 #[test]
@@ -152,22 +205,23 @@ fn floors_and_definitions_come_back() {
     let (_, report, replayed) = replay(&example());
     assert_eq!(*replayed.floors.lock(), [(Some("anonymous".to_owned()), 1000)]);
     assert_eq!(replayed.series.lock()[&3], ["anonymous", "__name__=m", "id=3"]);
-    assert_eq!((report.samples, report.series, report.records, report.damage_count), (2, 4, 7, 0));
-    assert_eq!((report.histograms, report.starts, report.exemplars), (2, 1, 1));
+    assert_eq!((report.samples, report.series, report.records, report.damage_count), (2, 4, 8, 0));
+    assert_eq!((report.histograms, report.starts, report.exemplars, report.metadata), (2, 1, 1, 1));
+    assert_eq!(*replayed.metadata.lock(), ["anonymous/m/1/bytes/All."]);
 }
 
 #[test]
 fn another_version_is_refused_and_left_alone() {
     let fs = example();
     let mut bytes = fs.read(&segment(1)).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     let crc = chronolith_codec::crc32(&bytes[..36]);
     bytes[36..40].copy_from_slice(&crc.to_le_bytes());
     bytes.extend_from_slice(b"torn");
     fs.put(&segment(1), bytes.clone());
     let fake = chronolith_testkit::fake_env::FakeEnv::new(Arc::new(fs.clone()), 1);
     let refused = Wal::open(&fake.env, Path::new(DIR), options(2)).unwrap_err();
-    assert!(matches!(refused, Error::ForeignVersion { got: 3, expected: 2, .. }));
+    assert!(matches!(refused, Error::ForeignVersion { got: 4, expected: 3, .. }));
     let text = refused.to_string();
     assert!(text.contains("/data/wal/00000001.wal") && text.contains("nothing was changed"), "{text}");
     assert_eq!(fs.read(&segment(1)).unwrap(), bytes);

@@ -38,6 +38,19 @@ fn each_segment_defines_its_series() {
 }
 
 #[test]
+fn starts_do_not_say_when_samples_are() {
+    let fs = FaultFs::new();
+    let bench = Bench::open(&fs, 3, options(1));
+    // Of a sample in an older segment, and of one to come.
+    let rows = [(Kind::Sample, 0, 1000, 1.0), (Kind::Start, 0, 10, 1.0), (Kind::Start, 0, 5000, 2.0)];
+    assert!(bench.commit_kinds(0, &rows));
+    bench.wal.close().unwrap();
+    assert_eq!(bench.wal.segments()[0].times, Some((1000, 1000)));
+    let again = Bench::open(&bench.kill(), 4, options(1));
+    assert_eq!(again.wal.segments()[0].times, Some((1000, 1000)), "nor when they are read again");
+}
+
+#[test]
 fn segments_are_dropped_by_time_from_the_front() {
     let bench = rolled();
     let before = bench.wal.segments();

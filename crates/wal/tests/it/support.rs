@@ -8,8 +8,8 @@ use chronolith_env::{Env, Fs};
 use chronolith_testkit::fake_env::FakeEnv;
 use chronolith_testkit::fault_fs::FaultFs;
 use chronolith_wal::{
-    Batch, CommitWaiter, LogSource, LoggedBlob, LoggedSample, LoggedStart, OpenReport, Replay, ReplayReport,
-    SeriesDef, ShardLog, Turn, Wal, WalOptions,
+    Batch, CommitWaiter, LogSource, LoggedBlob, LoggedMetadata, LoggedSample, LoggedStart, OpenReport,
+    Replay, ReplayReport, SeriesDef, ShardLog, Turn, Wal, WalOptions,
 };
 use parking_lot::Mutex;
 
@@ -102,6 +102,8 @@ fn blob(kind: Kind, value: f64) -> Vec<u8> {
 pub(crate) struct Replayed {
     pub(crate) series: Mutex<BTreeMap<u32, Vec<String>>>,
     pub(crate) floors: Mutex<Vec<(Option<String>, i64)>>,
+    /// Tenant, metric, type, unit and help text of each.
+    pub(crate) metadata: Mutex<Vec<String>>,
     pub(crate) rows: Mutex<BTreeMap<usize, Vec<Row>>>,
 }
 
@@ -115,6 +117,11 @@ impl Replay for Replayed {
 
     fn floor(&self, tenant: Option<&str>, min_t: i64) {
         self.floors.lock().push((tenant.map(str::to_owned), min_t));
+    }
+
+    fn metadata(&self, entry: &LoggedMetadata<'_>) {
+        let LoggedMetadata { tenant, metric, kind, unit, help } = entry;
+        self.metadata.lock().push(format!("{tenant}/{metric}/{kind}/{unit}/{help}"));
     }
 
     fn samples(&self, shard: usize, _: u64, samples: &[LoggedSample]) {
