@@ -302,12 +302,17 @@ impl Scene {
     }
 }
 
-/// The annotations without what Prometheus 3.5.3 does not say yet and its successors do: where and by how much buckets
-/// were forced to be monotonic.
+/// The annotations without what Prometheus 3.5.3 says otherwise than its successors: where and by how much buckets were forced
+/// to be monotonic, and of which metric what is wrong with buckets is.
 pub(crate) fn annotations(answer: &Answer) -> Vec<String> {
-    let shorten = |text: &String| match (text.find(", from buckets "), text.rfind(" (")) {
-        (Some(from), Some(place)) if from < place => format!("{}{}", &text[..from], &text[place..]),
-        _ => text.clone(),
+    let shorten = |text: &String| {
+        let of_buckets = ["for monotonicity", "bucket label"].iter().any(|what| text.contains(what));
+        let behind =
+            text.find(", from buckets ").or_else(|| text.find(" for metric name \"").filter(|_| of_buckets));
+        match (behind, text.rfind(" (")) {
+            (Some(from), Some(place)) if from < place => format!("{}{}", &text[..from], &text[place..]),
+            _ => text.clone(),
+        }
     };
     answer.annotations().iter().map(shorten).collect()
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use chronolith_env::{Error, File, FileLock, Fs, Op, OpenMode, Result, Rng};
 use parking_lot::Mutex;
 
-use self::disk::{Change, Disk, Inode, NameChange, Node, Plan};
+use self::disk::{Change, Disk, Inode, NameChange, Node, Plan, Trap, Which};
 pub use self::trace::{Call, SiteCounts};
 
 /// What a crash does to bytes and names that were not synced.
@@ -33,6 +33,9 @@ pub enum CrashMode {
     /// Nothing is lost yet: the process died, not the machine. What was not durable is no more durable than it was: a
     /// later crash in another mode may take it.
     KeepAll,
+    /// The worst case of a point that is missing: of all that was not synced, a file's bytes or a change of a name, exactly
+    /// one is lost, or exactly one reaches the disk.
+    Single,
 }
 
 /// What a failing call answers.
@@ -100,14 +103,23 @@ impl FaultFs {
         let mut disk = self.disk.lock();
         let from = disk.calls.get(&op).copied().unwrap_or(0) + nth;
         let to = from.saturating_add(count.saturating_sub(1));
-        disk.planned.push(Plan { op: Some(op), from, to, fault });
+        disk.planned.push(Plan { which: Which::Op(op), from, to, fault });
+    }
+
+    /// The same for the calls that have the name `site`; see [`FaultFs::watch`].
+    pub fn fail_site(&self, site: &'static str, nth: u64, count: u64, fault: Fault) {
+        let mut disk = self.disk.lock();
+        let from = disk.trace.met(site) + nth;
+        let to = from.saturating_add(count.saturating_sub(1));
+        disk.planned.push(Plan { which: Which::Site(site), from, to, fault });
     }
 
     /// The same for calls of any kind, counted together.
     pub fn fail_any(&self, nth: u64, count: u64, fault: Fault) {
         let mut disk = self.disk.lock();
         let from = disk.calls_of_all + nth;
-        disk.planned.push(Plan { op: None, from, to: from.saturating_add(count.saturating_sub(1)), fault });
+        let to = from.saturating_add(count.saturating_sub(1));
+        disk.planned.push(Plan { which: Which::Any, from, to, fault });
     }
 
     /// Lets `calls` more calls happen and fails all after them without any effect: the moment of a crash to come.
@@ -118,6 +130,11 @@ impl FaultFs {
     /// The same, counting only calls that change something.
     pub fn halt_after_changes(&self, changes: u64) {
         self.disk.lock().halt_after(changes, true);
+    }
+
+    /// The same, counting from behind the `nth` call from now on that has the name `site`; see [`FaultFs::watch`].
+    pub fn halt_behind(&self, site: &'static str, nth: u64, changes: u64) {
+        self.disk.lock().trap = Some(Trap { site, nth, changes });
     }
 
     /// Whether a call has met the end that [`FaultFs::halt_after`] set.
@@ -135,7 +152,7 @@ impl FaultFs {
     /// Takes all planned faults back.
     pub fn heal(&self) {
         let mut disk = self.disk.lock();
-        (disk.left, disk.over) = (None, false);
+        (disk.left, disk.over, disk.trap) = (None, false, None);
         disk.planned.clear();
         disk.capacity = None;
     }
@@ -194,6 +211,23 @@ impl FaultFs {
         Some(disk.inodes.get(inode)?.visible.clone())
     }
 
+    /// Another disk that has, durably, what is visible here.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { disk: Arc::new(Mutex::new(self.disk.lock().fork())) }
+    }
+
+    /// Keeps from now on what files have whose names end in `.extension` when they are removed.
+    pub fn keep_removed(&self, extension: &'static str) {
+        self.disk.lock().keeps = Some(extension);
+    }
+
+    /// The files that were removed since the last call, with their bytes; see [`FaultFs::keep_removed`].
+    #[must_use]
+    pub fn take_removed(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        std::mem::take(&mut self.disk.lock().removed)
+    }
+
     /// Replaces the bytes of a file, durably; creates it if need be.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut disk = self.disk.lock();
@@ -240,7 +274,7 @@ impl Fs for FaultFs {
         if !disk.is_dir(dir) {
             return Err(Error::new(Op::List, dir, io::ErrorKind::NotFound.into()));
         }
-        let within = disk.names.keys().filter(|path| path.parent() == Some(dir));
+        let within = disk.below(dir).filter(|path| path.parent() == Some(dir));
         let mut names: Vec<String> =
             within.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         names.sort_unstable();
@@ -284,7 +318,9 @@ impl Fs for FaultFs {
         let mut disk = self.disk.lock();
         disk.call(Op::Remove, path)?;
         match disk.names.get(path) {
-            Some(Node::File(_)) => {
+            Some(Node::File(inode)) => {
+                let inode = *inode;
+                disk.keep(path, inode);
                 disk.change(NameChange::Remove { path: path.to_path_buf() });
                 Ok(())
             }

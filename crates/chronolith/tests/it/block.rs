@@ -162,7 +162,7 @@ fn wrong_arguments_of_block_tools() {
         (&["block", "verify", "--tenant", "a/b"], "invalid tenant id"),
         (&["block", "verify", "x.block", "--data-dir", "data"], "cannot be used with"),
         (&["block", "verify", "no/such.block"], "no/such.block"),
-        (&["block", "inspect", "."], "cannot read ."),
+        (&["block", "inspect", "."], ". is a directory; name block files"),
         (&["tsdb", "analyze", "--limit", "many"], "--limit"),
     ] {
         let (code, out, error) = run(args);

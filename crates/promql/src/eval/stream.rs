@@ -11,7 +11,7 @@ use rayon::{ThreadPool, prelude::*};
 use super::{
     Executor, Scope,
     arithmetic::{arithmetic, changes_schema, compare, trims},
-    names::{Unique, drop_name, drop_only_name, unify},
+    names::{drop_name, drop_only_name, unify},
     operands::{Operand, Outcome, combine},
     worth_threads,
 };
@@ -305,14 +305,7 @@ impl Executor<'_> {
                 });
                 interrupt.check(STAGE_EVALUATION)?;
                 vector.retain(|series| !series.column.is_empty());
-                if delayed || !element.drops_name() {
-                    continue;
-                }
-                if let Element::Negate = element {
-                    // As for range functions, series that become equal are refused, also at different times.
-                    let mut unique = Unique::default();
-                    vector.iter().try_for_each(|series| unique.check(&series.labels))?;
-                } else {
+                if element.drops_name() && !delayed {
                     vector = unify(vector)?;
                 }
             }

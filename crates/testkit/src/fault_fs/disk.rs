@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use chronolith_env::{Error, Op, Result, Rng};
@@ -45,9 +46,14 @@ pub(super) struct Disk {
     pub(super) capacity: Option<u64>,
     pub(super) lying_syncs: bool,
     pub(super) left: Option<Left>,
+    /// From behind which call `left` is to be counted.
+    pub(super) trap: Option<Trap>,
     /// A call has come after those.
     pub(super) over: bool,
     pub(super) trace: Trace,
+    /// Removed files of this extension are kept in `removed`.
+    pub(super) keeps: Option<&'static str>,
+    pub(super) removed: Vec<(PathBuf, Vec<u8>)>,
     /// Decides how much of a failing call is done.
     rng: Option<SimRng>,
 }
@@ -58,6 +64,15 @@ pub(super) struct Left {
     calls: u64,
     /// Only calls that change something are counted.
     changes_only: bool,
+}
+
+/// The call from behind which the last ones are counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trap {
+    pub(super) site: &'static str,
+    pub(super) nth: u64,
+    /// So many changes are the last ones.
+    pub(super) changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -73,10 +88,18 @@ pub(super) enum Change {
     SetLen(usize),
 }
 
+/// Calls that are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    Any,
+    Op(Op),
+    /// Those of a name.
+    Site(&'static str),
+}
+
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// `None`: any.
-    pub(super) op: Option<Op>,
+    pub(super) which: Which,
     /// The number of the first call that fails, from 1.
     pub(super) from: u64,
     /// The number of the last one.
@@ -141,6 +164,12 @@ impl Disk {
         self.is_root(path) || self.names.get(path) == Some(&Node::Dir)
     }
 
+    /// Everything in `dir` and in directories below it.
+    pub(super) fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
+        let behind = self.names.range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
+        behind.map(|(path, _)| path).take_while(move |path| path.starts_with(dir))
+    }
+
     /// Changes a name, not durably.
     pub(super) fn change(&mut self, change: NameChange) {
         change.apply(&mut self.names);
@@ -165,6 +194,33 @@ impl Disk {
         self.unsynced.retain(|change| change.paths().all(|other| other != path));
     }
 
+    /// A disk that has, durably, what is visible here.
+    pub(super) fn fork(&self) -> Self {
+        let copy = |inode: &Inode| {
+            let bytes = inode.visible.clone();
+            Inode { visible: bytes.clone(), durable: bytes, pending: Vec::new() }
+        };
+        let live = self.names.values().filter_map(|node| match node {
+            Node::File(id) => Some((*id, copy(self.inodes.get(id)?))),
+            Node::Dir => None,
+        });
+        Self {
+            inodes: live.collect(),
+            names: self.names.clone(),
+            durable: self.names.clone(),
+            next_inode: self.next_inode,
+            ..Self::default()
+        }
+    }
+
+    /// Keeps what a file has that is about to be removed, if that is wanted.
+    pub(super) fn keep(&mut self, path: &Path, inode: u64) {
+        let wanted = self.keeps.is_some_and(|keeps| path.extension().is_some_and(|name| name == keeps));
+        if let Some(inode) = self.inodes.get(&inode).filter(|_| wanted) {
+            self.removed.push((path.to_path_buf(), inode.visible.clone()));
+        }
+    }
+
     pub(super) fn halt_after(&mut self, calls: u64, changes_only: bool) {
         (self.left, self.over) = (Some(Left { calls, changes_only }), false);
     }
@@ -187,12 +243,26 @@ impl Disk {
                 }
             }
         }
-        let number = |plan: &Plan| if plan.op.is_some() { now } else { of_all };
+        let site = self.trace.name(op, path);
+        let of_site = site.map_or(0, |site| self.trace.met(site) + 1);
         let hit = |plan: &&Plan| {
-            plan.op.is_none_or(|planned| planned == op) && (plan.from..=plan.to).contains(&number(plan))
+            let number = match plan.which {
+                Which::Any => of_all,
+                Which::Op(planned) if planned == op => now,
+                Which::Site(planned) if Some(planned) == site => of_site,
+                _ => return false,
+            };
+            (plan.from..=plan.to).contains(&number)
         };
         let fault = self.planned.iter().find(hit).map(|plan| plan.fault);
-        self.trace.note(op, path, fault.is_none());
+        self.trace.note((op, path), site, fault.is_none());
+        if let Some(trap) = self.trap.as_mut().filter(|trap| Some(trap.site) == site && fault.is_none()) {
+            trap.nth = trap.nth.saturating_sub(1);
+            if trap.nth == 0 {
+                self.left = Some(Left { calls: trap.changes, changes_only: true });
+                self.trap = None;
+            }
+        }
         match fault {
             Some(fault) => Err(Error::new(op, path, fault.error())),
             None => Ok(()),
@@ -231,7 +301,7 @@ impl Disk {
     pub(super) fn remove_dir(&mut self, dir: &Path) -> Result<()> {
         self.call(Op::Remove, dir)?;
         let refuse = |kind: io::ErrorKind| Err(Error::new(Op::Remove, dir, kind.into()));
-        if self.names.keys().any(|path| path.parent() == Some(dir)) {
+        if self.below(dir).next().is_some() {
             return refuse(io::ErrorKind::DirectoryNotEmpty);
         }
         if self.names.get(dir) != Some(&Node::Dir) {
@@ -257,6 +327,7 @@ impl Disk {
         inode.change(Change::Write { off, bytes: bytes[..fits].to_vec() });
         planned?;
         if fits < bytes.len() {
+            self.trace.fell_short(Op::Write, &file.path);
             return Err(Error::new(Op::Write, &file.path, Fault::Full.error()));
         }
         Ok(())
@@ -300,17 +371,26 @@ impl Disk {
         // In a fixed order, so that a seed tells the whole story.
         let mut ids: Vec<u64> = self.inodes.keys().copied().collect();
         ids.sort_unstable();
+        let changes = std::mem::take(&mut self.unsynced);
+        let unsynced = |id: &u64| self.inodes.get(id).is_some_and(|inode| !inode.pending.is_empty());
+        let mut single = Single::new(mode, ids.iter().filter(|id| unsynced(id)).count(), changes.len(), rng);
         for id in ids {
             if let Some(inode) = self.inodes.get_mut(&id) {
-                inode.crash(mode, rng);
+                let unsynced = !inode.pending.is_empty();
+                match single.as_mut().filter(|_| unsynced).map(Single::survives) {
+                    Some(true) => inode.flush(),
+                    Some(false) => inode.crash(CrashMode::LoseUnsynced, rng),
+                    None => inode.crash(mode, rng),
+                }
             }
         }
-        let changes = std::mem::take(&mut self.unsynced);
         let in_order = mode == CrashMode::Tear || (mode == CrashMode::Subset && rng.next_u64() & 1 == 1);
         let first = if in_order { below(rng, changes.len()) } else { 0 };
         for (number, change) in changes.iter().enumerate() {
-            let survives =
-                number < first || (mode == CrashMode::Subset && !in_order && rng.next_u64() & 1 == 1);
+            let survives = match &mut single {
+                Some(single) => single.survives(),
+                None => number < first || (mode == CrashMode::Subset && !in_order && rng.next_u64() & 1 == 1),
+            };
             if survives {
                 change.apply(&mut self.durable);
             }
@@ -339,6 +419,37 @@ impl Disk {
             return Err(gone());
         }
         self.inodes.get_mut(&file.inode).ok_or_else(gone)
+    }
+}
+
+/// Which one thing a crash takes or leaves.
+struct Single {
+    chosen: usize,
+    next: usize,
+    /// The chosen one is lost, else it is the only one that is not.
+    lost: bool,
+}
+
+impl Single {
+    fn new(mode: CrashMode, files: usize, names: usize, rng: &dyn Rng) -> Option<Self> {
+        if mode != CrashMode::Single {
+            return None;
+        }
+        let lost = rng.next_u64() & 1 == 1;
+        // Mostly a name: what is in files that were not synced, other crashes take as well.
+        let (from, of) = match rng.next_u64() % 4 {
+            0 => (0, files),
+            _ => (files, names),
+        };
+        let chosen = if of == 0 { usize::MAX } else { from + below(rng, of - 1) };
+        Some(Self { chosen, next: 0, lost })
+    }
+
+    /// Whether the next thing reaches the disk.
+    const fn survives(&mut self) -> bool {
+        let is_chosen = self.next == self.chosen;
+        self.next += 1;
+        is_chosen != self.lost
     }
 }
 
@@ -392,10 +503,18 @@ impl Inode {
         self.pending.push(change);
     }
 
+    /// Everything reaches the disk.
+    fn flush(&mut self) {
+        for change in self.pending.drain(..) {
+            change.apply(&mut self.durable);
+        }
+        self.visible.clone_from(&self.durable);
+    }
+
     fn crash(&mut self, mode: CrashMode, rng: &dyn Rng) {
         match mode {
             CrashMode::KeepAll => return,
-            CrashMode::LoseUnsynced => {}
+            CrashMode::LoseUnsynced | CrashMode::Single => {}
             CrashMode::Tear => {
                 let written = |change: &Change| match change {
                     Change::Write { bytes, .. } => bytes.len(),

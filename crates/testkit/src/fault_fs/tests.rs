@@ -228,3 +228,87 @@ fn calls_make_a_digest_and_are_counted_by_name() {
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }
+
+fn site(call: &Call<'_>) -> Option<&'static str> {
+    Some(match (call.op, call.path.ends_with("a")) {
+        (Op::Sync, true) => "sync.a",
+        (Op::Sync, false) => "sync.b",
+        (Op::Write, false) => "write.b",
+        _ => return None,
+    })
+}
+
+#[test]
+fn one_thing_alone_survives_or_is_lost() {
+    let mut left = BTreeSet::new();
+    for seed in 0..300 {
+        let (fs, rng) = (FaultFs::new(), SimRng::new(seed));
+        let mut a = file(&fs, "/d/a");
+        fs.sync_dir(Path::new("/d")).unwrap();
+        a.write_all(b"1").unwrap();
+        for name in ["/d/b", "/d/c"] {
+            file(&fs, name);
+        }
+        fs.crash(CrashMode::Single, &rng);
+        let bytes = fs.read(Path::new("/d/a")).unwrap().len();
+        left.insert((bytes, fs.list(Path::new("/d")).unwrap().concat()));
+    }
+    let alone = [(0, "ab"), (0, "ac"), (1, "a")];
+    let but_one = [(1, "ab"), (1, "ac"), (0, "abc")];
+    let expected = alone.iter().chain(&but_one).map(|(bytes, names)| (*bytes, (*names).to_owned()));
+    assert_eq!(left, expected.collect());
+}
+
+#[test]
+fn calls_of_a_name_fail_or_are_the_last() {
+    let fs = FaultFs::new();
+    fs.watch(site);
+    let (mut a, mut b) = (file(&fs, "/d/a"), file(&fs, "/d/b"));
+    fs.fail_site("sync.b", 2, 1, Fault::Io);
+    for number in 0..3 {
+        a.sync_data().unwrap();
+        assert_eq!(b.sync_data().is_err(), number == 1);
+    }
+    fs.halt_behind("sync.a", 2, 1);
+    a.sync_data().unwrap();
+    b.write_all(b"1").unwrap();
+    b.write_all(b"2").unwrap();
+    a.sync_data().unwrap();
+    assert!(!fs.halted());
+    b.write_all(b"3").unwrap();
+    assert!(b.write_all(b"4").is_err() && fs.halted(), "one more change, then none");
+    fs.heal();
+    b.write_all(b"5").unwrap();
+    assert_eq!(fs.read(Path::new("/d/b")).unwrap(), b"1235");
+    let failed = |site| fs.sites().get(site).map_or(0, |counts| counts.failed);
+    fs.fill_after(1);
+    assert!(b.write_all(b"67").is_err());
+    assert_eq!((failed("sync.b"), failed("write.b")), (1, 1), "what is done in part has failed");
+}
+
+#[test]
+fn a_copy_of_a_disk_is_another_one() {
+    let (fs, rng) = (FaultFs::new(), SimRng::new(1));
+    let mut a = file(&fs, "/d/a");
+    a.write_all(b"1").unwrap();
+    let copy = fs.fork();
+    a.write_all(b"2").unwrap();
+    copy.crash(CrashMode::LoseUnsynced, &rng);
+    assert_eq!(copy.read(Path::new("/d/a")).unwrap(), b"1", "durable, whatever it was");
+    copy.put(Path::new("/d/a"), b"3".to_vec());
+    file(&copy, "/d/b");
+    assert_eq!(fs.read(Path::new("/d/a")).unwrap(), b"12");
+    assert_eq!(fs.list(Path::new("/d")).unwrap(), ["a"]);
+}
+
+#[test]
+fn removed_files_are_kept_if_that_is_wanted() {
+    let fs = FaultFs::new();
+    fs.keep_removed("block");
+    for name in ["/d/a.block", "/d/a.wal"] {
+        file(&fs, name).write_all(b"1").unwrap();
+        fs.remove_file(Path::new(name)).unwrap();
+    }
+    assert_eq!(fs.take_removed(), [(PathBuf::from("/d/a.block"), b"1".to_vec())]);
+    assert!(fs.take_removed().is_empty());
+}

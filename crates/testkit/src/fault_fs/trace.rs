@@ -73,11 +73,24 @@ impl Trace {
         self.hasher.write(bytes);
     }
 
-    pub(super) fn note(&mut self, op: Op, path: &Path, done: bool) {
+    /// The name of a call that is about to be made, if it has one.
+    pub(super) fn name(&self, op: Op, path: &Path) -> Option<&'static str> {
+        self.site.and_then(|site| site(&Call { op, path, recent: &self.recent }))
+    }
+
+    /// How many calls of a name there were.
+    pub(super) fn met(&self, site: &'static str) -> u64 {
+        self.counts.get(site).map_or(0, |counts| counts.done + counts.failed)
+    }
+
+    pub(super) fn note(&mut self, (op, path): (Op, &Path), site: Option<&'static str>, done: bool) {
         self.hasher.write_u8(op as u8);
         self.hasher.write(path.as_os_str().as_encoded_bytes());
         self.hasher.write_u8(u8::from(done));
-        self.count(op, path, |counts| *(if done { &mut counts.done } else { &mut counts.failed }) += 1);
+        if let Some(site) = site {
+            let counts = self.counts.entry(site).or_default();
+            *(if done { &mut counts.done } else { &mut counts.failed }) += 1;
+        }
         if !changes(op) {
             return;
         }
@@ -87,15 +100,24 @@ impl Trace {
         self.recent.push_back((op, path.to_path_buf(), done));
     }
 
-    pub(super) fn halted(&mut self, op: Op, path: &Path) {
-        self.hasher.write_u8(u8::MAX);
-        self.count(op, path, |counts| counts.halted += 1);
+    /// The last call, noted as done, was done in part only.
+    pub(super) fn fell_short(&mut self, op: Op, path: &Path) {
+        let site = self.recent.pop_back().and_then(|call| {
+            let site = self.name(op, path);
+            self.recent.push_back((call.0, call.1, false));
+            site
+        });
+        if let Some(site) = site {
+            let counts = self.counts.entry(site).or_default();
+            counts.done = counts.done.saturating_sub(1);
+            counts.failed += 1;
+        }
     }
 
-    fn count(&mut self, op: Op, path: &Path, add: impl FnOnce(&mut SiteCounts)) {
-        let call = Call { op, path, recent: &self.recent };
-        if let Some(name) = self.site.and_then(|site| site(&call)) {
-            add(self.counts.entry(name).or_default());
+    pub(super) fn halted(&mut self, op: Op, path: &Path) {
+        self.hasher.write_u8(u8::MAX);
+        if let Some(name) = self.name(op, path) {
+            self.counts.entry(name).or_default().halted += 1;
         }
     }
 }

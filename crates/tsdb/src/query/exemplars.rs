@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use chronolith_block::Block;
-use chronolith_model::{Exemplar, Labels};
+use chronolith_model::{Exemplar, Labels, TimeRange};
 use chronolith_storage::{
     ExemplarQuery, Payer, SeriesExemplars, StorageError,
     exemplars::{exemplar_bytes, series_bytes},
@@ -44,8 +44,7 @@ impl Account {
 }
 
 impl View {
-    /// The exemplars in question, by series, sorted by timestamp: those of blocks, and all that the head still has, for some
-    /// come later than the cut that they would have been in.
+    /// The exemplars in question, by series, sorted by timestamp: those of the head behind the last cut, those of blocks before.
     pub(super) fn exemplars(&self, query: &ExemplarQuery) -> Result<Vec<SeriesExemplars>, StorageError> {
         let range = self.shown(query.range);
         let account = Arc::new(Account { payer: query.payer.clone(), ..Account::default() });
@@ -55,7 +54,10 @@ impl View {
             return Ok(Vec::new());
         }
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
-        let in_head = self.head.exemplars(&query);
+        let behind = self.version.head_from.boundary().saturating_add(1);
+        let of_head =
+            ExemplarQuery { range: TimeRange::new(range.min.max(behind), range.max), ..query.clone() };
+        let in_head = self.head.exemplars(&of_head);
         account.check()?;
         for SeriesExemplars { labels, mut exemplars } in in_head {
             let deleted = deletion::deleted(&self.version.deletions, &self.tenant, &labels);

@@ -156,8 +156,8 @@ fn write(db: &Db, rng: &SimRng, now: i64, model: &mut Model, known: &mut Exempla
     if outcome.stored == 1 {
         model.entry(id).or_default().insert(t, (value, start));
     }
-    // Some come later than the cut that they would have been in.
-    if rng.next_u64().is_multiple_of(4) {
+    // One that is older than the last cut is not shown.
+    if late == 0 && rng.next_u64().is_multiple_of(4) {
         let labels = Labels::from_pairs([("trace", rng.next_u64().to_string())]);
         let exemplar = Exemplar { labels, value: 1.5, timestamp: t };
         if remember(db, id, &exemplar) == 1 {

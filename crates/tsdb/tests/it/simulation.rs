@@ -4,9 +4,14 @@
 //! the disk fails, when the machine dies and what of its writes survives. A map says what must be there, and what may.
 
 mod audit;
+mod exemplars;
+mod imports;
 mod model;
 mod operations;
+mod rot;
 mod sites;
+mod values;
+mod weather;
 mod world;
 
 use std::{
@@ -27,6 +32,10 @@ const OPS: u64 = 2000;
 const SEEDS: u64 = 300;
 /// So often each point of docs/durability.md comes up in them.
 const SITE_MIN: u64 = 100;
+/// After so many that failed no more are tried.
+const FAILED_MAX: usize = 5;
+/// How often is said how far it is.
+const PROGRESS: u64 = 100;
 /// The first seed, and how many.
 const FIRST_VARIABLE: &str = "CHRONOLITH_SIM_SEED";
 const COUNT_VARIABLE: &str = "CHRONOLITH_SIM_SEEDS";
@@ -47,8 +56,12 @@ fn run(first: u64, count: u64) -> Total {
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count || total.lock().failed.len() >= 5 {
+            // Of many seeds, all that fail are of interest.
+            if seed >= first + count || (count <= SEEDS && total.lock().failed.len() >= FAILED_MAX) {
                 return;
+            }
+            if seed > first && (seed - first).is_multiple_of(PROGRESS) {
+                eprintln!("{} seeds, {} failed", seed - first, total.lock().failed.len());
             }
             let lived = catch_unwind(AssertUnwindSafe(|| {
                 let mut world = World::new(seed);

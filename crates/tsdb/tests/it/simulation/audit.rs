@@ -10,8 +10,19 @@ use chronolith_storage::{
 };
 use chronolith_tsdb::Db;
 
-use super::world::World;
-use crate::fixture::{Content, compiled};
+use super::{
+    values::{self, Content},
+    world::{self, World},
+};
+use crate::fixture::compiled;
+
+/// What histograms say of the one before them is compared with it.
+const HINTS: bool = false;
+
+/// What a clock that is ahead has hidden is there again when it is right: not yet, merges go by the clock.
+const HIDDEN_STAY: bool = false;
+/// A clock that is less ahead is taken for right.
+const CLOCK_AHEAD_MS: i64 = 3_600_000;
 
 /// What a view shows of some series.
 fn read_some(
@@ -26,11 +37,20 @@ fn read_some(
     for index in 0..set.len() {
         let mut samples = Samples::default();
         batch.read(index, &mut samples)?;
-        assert!(samples.timestamps.is_sorted_by(|a, b| a < b), "one sample per timestamp, in order");
-        if let (Some(first), Some(last)) = (samples.timestamps.first(), samples.timestamps.last()) {
+        for times in [&samples.timestamps, &samples.histogram_timestamps] {
+            assert!(times.is_sorted_by(|a, b| a < b), "one sample per timestamp, in order");
+        }
+        let labels = set.labels(index);
+        if HINTS {
+            values::check_hints(&labels, &samples, World::id_of(&labels));
+        }
+        let of_series = values::values(&samples, world::STARTS);
+        let count = samples.timestamps.len() + samples.histogram_timestamps.len();
+        assert_eq!(of_series.len(), count, "one sample per timestamp");
+        if let (Some((first, _)), Some((last, _))) = (of_series.first_key_value(), of_series.last_key_value())
+        {
             assert!(range.contains(*first) && range.contains(*last), "only what was asked for");
-            let bits = samples.values.iter().map(|value| value.to_bits());
-            content.insert(set.labels(index), samples.timestamps.iter().copied().zip(bits).collect());
+            content.insert(labels, of_series);
         }
     }
     Ok(content)
@@ -48,27 +68,36 @@ pub(super) fn read_all(db: &Db, tenant: &TenantId) -> Result<(Content, usize), S
 }
 
 impl World {
-    /// What is older is neither expected nor looked at.
-    fn raise_floor(&mut self) {
-        self.floor = self.floor.max(self.db().stats().head.floor);
+    /// The oldest that is shown now.
+    pub(super) fn visible_from(&self) -> i64 {
+        self.floor.max(self.db().stats().head.floor)
+    }
+
+    /// What is older is neither expected nor looked at any more. A clock that is wrong hides samples, but destroys none:
+    /// they go by the newest of them, or by one that is hardly wrong.
+    pub(super) fn raise_floor(&mut self) {
+        let retention = i64::try_from(self.options.retention.as_millis()).expect("short");
+        let by_samples = self.newest.saturating_sub(retention).saturating_add(CLOCK_AHEAD_MS);
+        let gone = if HIDDEN_STAY { by_samples } else { i64::MAX };
+        self.floor = self.floor.max(self.db().stats().head.floor.min(gone));
         for tenant in &mut self.tenants {
             tenant.forget(self.floor);
         }
     }
 
-    fn contents(&mut self) -> Option<Vec<Content>> {
+    /// What all tenants have, and whether that is whole: what cannot be read at the moment is left out, with a warning.
+    fn contents(&mut self) -> Option<(Vec<Content>, bool)> {
         let read = |at: usize| read_all(self.db(), &self.tenants[at].id);
         let contents: Result<Vec<_>, _> = (0..self.tenants.len()).map(read).collect();
         match contents {
             Ok(contents) => {
                 contents.iter().for_each(|(content, _)| self.saw(content));
-                // While the device refuses, the rest is the answer.
-                let part = contents.iter().any(|(_, warnings)| *warnings > 0);
-                assert!(!part || !self.clean, "a warning on a disk that does what it should");
-                (!part).then(|| contents.into_iter().map(|(content, _)| content).collect())
+                let whole = contents.iter().all(|(_, warnings)| *warnings == 0);
+                assert!(whole || self.is_faulty(), "a warning on a disk that does what it should");
+                Some((contents.into_iter().map(|(content, _)| content).collect(), whole))
             }
             Err(error) => {
-                assert!(!self.clean, "cannot be read: {error}");
+                assert!(self.is_faulty(), "cannot be read: {error}");
                 None
             }
         }
@@ -78,19 +107,29 @@ impl World {
     pub(super) fn audit(&mut self, when: &str) {
         self.note(format!("audit {when}"));
         self.raise_floor();
-        let Some(contents) = self.contents() else { return };
+        let from = self.visible_from();
+        let Some((contents, whole)) = self.contents() else { return };
         for (tenant, content) in self.tenants.iter().zip(&contents) {
-            tenant.check(content, self.floor, when);
+            tenant.check_some(content, &[], TimeRange::new(from, i64::MAX), (whole, when));
+        }
+        let all = compiled(&[Matcher::new("__name__", MatchOp::Regex, ".+")]);
+        for number in 0..self.tenants.len() {
+            let querier = self.db().querier(&self.tenants[number].id, TimeRange::ALL).expect("ready");
+            self.check_beside(number, &*querier, &all, TimeRange::ALL, when);
         }
     }
 
     /// Compares everything after a start.
     pub(super) fn audit_restart(&mut self) {
         self.raise_floor();
-        let contents = self.contents().expect("a disk that does what it should");
-        let floor = self.floor;
+        let from = self.visible_from();
+        let (contents, _) = self.contents().expect("a disk that does what it should");
         for (tenant, content) in self.tenants.iter_mut().zip(&contents) {
-            tenant.settle(content, floor, "after a restart");
+            tenant.settle(content, from, "after a restart");
+        }
+        for number in 0..self.tenants.len() {
+            let querier = self.db().querier(&self.tenants[number].id, TimeRange::ALL).expect("ready");
+            self.settle_beside(number, &*querier, "after a restart");
         }
         self.check_copy();
     }
@@ -101,25 +140,25 @@ impl World {
         let number = self.below(3) as usize;
         let (matchers, asked) = (self.matchers(number), self.ranges());
         let querier = self.db().querier(&self.tenants[number].id, asked).expect("ready");
-        let range = TimeRange::new(asked.min.max(self.floor), asked.max);
+        let range = TimeRange::new(asked.min.max(self.visible_from()), asked.max);
         let Ok(content) = read_some(&*querier, matchers.clone(), asked) else {
-            assert!(!self.clean, "a question fails on a disk that does what it should");
+            assert!(self.is_faulty(), "a question fails on a disk that does what it should");
             return;
         };
         self.note(format!("query {number}: {asked:?}: {} series", content.len()));
         self.saw(&content);
-        if !self.clean && !querier.warnings().is_empty() {
-            return;
-        }
+        self.check_beside(number, &*querier, &matchers, asked, "a query");
         let tenant = &self.tenants[number];
-        tenant.check_some(&content, &matchers, range, "a query");
+        let whole = querier.warnings().is_empty();
+        assert!(whole || self.is_faulty(), "a warning on a disk that does what it should");
+        tenant.check_some(&content, &matchers, range, (whole, "a query"));
         let question =
             LabelQuery { matcher_sets: vec![matchers.clone()], range: Some(asked), ..LabelQuery::default() };
         let answers = block_on(querier.series(&question))
             .and_then(|series| Ok((series.items, block_on(querier.label_values("id", &question))?.items)));
         let names = block_on(querier.label_names(&question));
         let (Ok((series, ids)), Ok(names)) = (answers, names) else {
-            assert!(!self.clean, "a question about labels fails on a disk that does what it should");
+            assert!(self.is_faulty(), "a question about labels fails on a disk that does what it should");
             return;
         };
         let (must, may) = tenant.label_sets(&matchers, range);

@@ -3,42 +3,63 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{Labels, TenantId, TimeRange};
+use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange, Timestamp};
 use chronolith_storage::RejectReason;
 
-use crate::fixture::Content;
+use super::{
+    exemplars::{EXEMPLARS_STAY_DELETED, KnownExemplar},
+    imports::OUTLIVE_DELETIONS,
+    values::{Content, Value, What},
+};
 
-/// A sample: a series, a time, the bits of its value.
-pub(crate) type SampleOf = (Labels, i64, u64);
+/// A sample: a series, a time, what it says.
+pub(crate) type SampleOf = (Labels, Timestamp, Value);
 
 /// What is known of a series at one timestamp.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     /// All that may have been kept, in the order in which it was sent.
-    values: Vec<u64>,
+    values: Vec<Value>,
     /// What readers of this life see.
-    live: u64,
+    live: Value,
     /// `live` must survive.
     durable: bool,
-    /// It may be there or not: a deletion failed, or it lies in the past of one.
+    /// It may be there or not: a deletion failed, or it lies in the past of one, or its block may have been dropped.
     loose: bool,
-    /// The number of the append that made it.
+    /// The number of the append that made it, and of the last one that had it.
     since: u64,
+    last: u64,
 }
 
 #[derive(Debug, Default)]
-struct Series {
-    cells: BTreeMap<i64, Cell>,
-    /// The newest timestamp ever taken.
-    newest: Option<i64>,
-    /// Every value ever taken.
-    sent: BTreeMap<i64, Vec<u64>>,
+pub(crate) struct Series {
+    pub(super) cells: BTreeMap<Timestamp, Cell>,
+    /// The newest timestamp ever taken from an append.
+    pub(super) newest: Option<Timestamp>,
+    /// Everything ever taken.
+    sent: BTreeMap<Timestamp, Vec<Value>>,
+    /// By the number that stands in them.
+    pub(super) exemplars: BTreeMap<u64, KnownExemplar>,
 }
 
 impl Series {
-    /// Whether the value was ever taken. Behind a deletion that failed half way any of them may be the first that is left.
-    fn has_sent(&self, t: i64, bits: u64) -> bool {
-        self.sent.get(&t).is_some_and(|sent| sent.contains(&bits))
+    /// Whether this was ever taken. Behind a deletion that failed half way any of them may be the first that is left.
+    fn has_sent(&self, t: Timestamp, value: Value) -> bool {
+        self.sent.get(&t).is_some_and(|sent| sent.iter().any(|sent| sent.what == value.what))
+    }
+
+    fn send(&mut self, t: Timestamp, value: Value) {
+        let sent = self.sent.entry(t).or_default();
+        if !sent.contains(&value) {
+            sent.push(value);
+        }
+    }
+}
+
+impl Cell {
+    /// What a sample is that must be there.
+    pub(super) const fn is_sure(&self) -> bool {
+        !self.loose
     }
 }
 
@@ -49,18 +70,31 @@ pub(crate) struct Deleted {
     pub(crate) range: TimeRange,
 }
 
+/// An import of which nobody knows whether it is there.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    pub(crate) samples: Vec<SampleOf>,
+    /// It is, from the next start on.
+    pub(crate) complete: bool,
+}
+
 /// What one tenant has.
 #[derive(Debug)]
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
-    series: BTreeMap<Labels, Series>,
+    pub(super) series: BTreeMap<Labels, Series>,
     deleted: Vec<Deleted>,
+    imported: Vec<Imported>,
+    /// What was said last of each metric in this life, and all that was ever said.
+    pub(super) metadata: BTreeMap<String, MetricMetadata>,
+    pub(super) metadata_sent: BTreeSet<String>,
 }
 
 /// The bounds of what is taken now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    pub(crate) now: i64,
+    pub(crate) now: Timestamp,
+    pub(crate) floor: Timestamp,
     pub(crate) window: i64,
     pub(crate) future: i64,
 }
@@ -71,10 +105,17 @@ pub(crate) fn matches(matchers: &[CompiledMatcher], labels: &Labels) -> bool {
 
 impl Tenant {
     pub(crate) fn new(id: TenantId) -> Self {
-        Self { id, series: BTreeMap::new(), deleted: Vec::new() }
+        Self {
+            id,
+            series: BTreeMap::new(),
+            deleted: Vec::new(),
+            imported: Vec::new(),
+            metadata: BTreeMap::new(),
+            metadata_sent: BTreeSet::new(),
+        }
     }
 
-    fn is_shadowed(&self, labels: &Labels, t: i64) -> bool {
+    pub(super) fn is_shadowed(&self, labels: &Labels, t: Timestamp) -> bool {
         self.deleted.iter().any(|deleted| deleted.range.contains(t) && matches(&deleted.matchers, labels))
     }
 
@@ -93,68 +134,88 @@ impl Tenant {
     }
 
     /// A sample was taken.
-    pub(crate) fn taken(&mut self, (labels, t, bits): &SampleOf, op: u64) {
+    pub(crate) fn taken(&mut self, (labels, t, value): &SampleOf, op: u64) {
         let loose = self.is_shadowed(labels, *t);
         let series = self.series.entry(labels.clone()).or_default();
         series.newest = series.newest.max(Some(*t));
-        let sent = series.sent.entry(*t).or_default();
-        if !sent.contains(bits) {
-            sent.push(*bits);
-        }
-        let new = Cell { values: Vec::new(), live: *bits, durable: false, loose, since: op };
+        series.send(*t, *value);
+        let new = Cell { values: Vec::new(), live: *value, durable: false, loose, since: op, last: op };
         let cell = series.cells.entry(*t).or_insert(new);
-        if !cell.values.contains(bits) {
-            cell.values.push(*bits);
+        cell.last = op;
+        if !cell.values.contains(value) {
+            cell.values.push(*value);
         }
     }
 
     /// Whether a refusal is one that must not be.
-    pub(crate) fn check_refusal(&self, (labels, t, bits): &SampleOf, why: &RejectReason, bounds: Bounds) {
+    pub(crate) fn check_refusal(&self, (labels, t, value): &SampleOf, why: &RejectReason, bounds: Bounds) {
         let series = self.series.get(labels);
-        if let RejectReason::DuplicateTimestamp { existing, .. } = why {
-            let known = series
-                .and_then(|series| series.sent.get(t))
-                .is_some_and(|sent| sent.iter().any(|known| *known == existing.to_bits() && known != bits));
-            assert!(known, "refused because of a sample that was never sent: {labels} {t}: {why}");
-            return;
-        }
-        let newest = series.and_then(|series| series.newest).unwrap_or(i64::MIN);
-        let recent = *t >= bounds.now - bounds.window && *t <= bounds.now + bounds.future;
-        let in_order = *t > newest;
-        let late = bounds.window > 0 && *t >= newest.saturating_sub(bounds.window);
-        assert!(
-            !(recent && (in_order || late)),
-            "refused without need: {labels} {t}, newest {newest}: {why}"
-        );
+        let sent = series.and_then(|series| series.sent.get(t)).map(Vec::as_slice).unwrap_or_default();
+        let contradicts = |kind: fn(What) -> bool| {
+            sent.iter()
+                .any(|known| kind(known.what) && (known.what != value.what || known.what == What::STALE))
+        };
+        let known = match why {
+            RejectReason::DuplicateTimestamp { existing, .. } => sent
+                .iter()
+                .any(|known| known.what == What::Float(existing.to_bits()) && known.what != value.what),
+            RejectReason::DuplicateOfHistogram { .. } => {
+                contradicts(|what| matches!(what, What::Histogram(_) | What::STALE))
+            }
+            RejectReason::DuplicateHistogram { .. } => contradicts(|_| true),
+            _ => {
+                let newest = series.and_then(|series| series.newest).unwrap_or(i64::MIN);
+                let soon = *t <= bounds.now.saturating_add(bounds.future);
+                let recent = soon && *t >= bounds.floor && *t >= bounds.now - bounds.window;
+                let in_order = *t > newest;
+                let late = bounds.window > 0 && *t >= newest.saturating_sub(bounds.window);
+                assert!(
+                    !(recent && (in_order || late)),
+                    "refused without need: {labels} {t}, newest {newest}: {why}"
+                );
+                return;
+            }
+        };
+        assert!(known, "refused because of a sample that was never sent: {labels} {t}: {why}, {sent:?}");
     }
 
     /// Everything that was appended up to `op` of these samples is durable.
     pub(crate) fn acknowledged(&mut self, samples: &[SampleOf], op: u64) {
-        for (labels, t, bits) in samples {
+        for (labels, t, value) in samples {
             let cell = self.series.get_mut(labels).and_then(|series| series.cells.get_mut(t));
-            if let Some(cell) = cell.filter(|cell| cell.live == *bits && cell.since <= op) {
+            if let Some(cell) = cell.filter(|cell| cell.live.what == value.what && cell.since <= op) {
                 cell.durable = true;
             }
         }
     }
 
-    /// A close has made everything durable.
-    pub(crate) fn all_durable(&mut self) {
-        self.series
-            .values_mut()
-            .flat_map(|series| series.cells.values_mut())
-            .for_each(|cell| cell.durable = true);
+    /// A close has made everything durable that can be seen.
+    pub(crate) fn all_durable(&mut self, visible: Timestamp) {
+        for series in self.series.values_mut() {
+            series.cells.range_mut(visible..).for_each(|(_, cell)| cell.durable = true);
+            let seen = series.exemplars.values_mut().filter(|exemplar| exemplar.t >= visible);
+            seen.for_each(|exemplar| exemplar.durable = true);
+        }
     }
 
-    /// A deletion has been tried.
-    pub(crate) fn delete(&mut self, deletion: &Deleted, newest: i64, done: bool) {
+    /// A deletion has been tried. It does not reach what is hidden, before `visible`, by a clock that is wrong; and what
+    /// was appended in `op` or later may come back.
+    pub(crate) fn delete(
+        &mut self,
+        deletion: &Deleted,
+        (visible, op): (Timestamp, u64),
+        newest: Timestamp,
+        done: bool,
+    ) {
         for (_, series) in self.series.iter_mut().filter(|(labels, _)| matches(&deletion.matchers, labels)) {
-            if done {
-                series.cells.retain(|t, _| !deletion.range.contains(*t));
-            } else {
-                let range = series.cells.range_mut(deletion.range.min..=deletion.range.max);
-                range.for_each(|(_, cell)| cell.loose = true);
-            }
+            let (from, to) = (deletion.range.min, deletion.range.max);
+            let done = |t: Timestamp| done && t >= visible;
+            series.cells.range_mut(from..=to).for_each(|(_, cell)| cell.loose = true);
+            series.cells.retain(|t, cell| !deletion.range.contains(*t) || !done(*t) || cell.last >= op);
+            let inside = |exemplar: &&mut KnownExemplar| deletion.range.contains(exemplar.t);
+            series.exemplars.values_mut().filter(inside).for_each(|exemplar| exemplar.expected = false);
+            let gone = |t: Timestamp| EXEMPLARS_STAY_DELETED && done(t);
+            series.exemplars.retain(|_, of| !deletion.range.contains(of.t) || !gone(of.t));
         }
         let range = TimeRange::new(deletion.range.min, deletion.range.max.min(newest));
         if range.min <= range.max {
@@ -162,66 +223,153 @@ impl Tenant {
         }
     }
 
+    /// Something of an import is on its way.
+    pub(crate) fn importing(&mut self, (labels, t, value): &SampleOf) {
+        self.series.entry(labels.clone()).or_default().send(*t, *value);
+    }
+
+    /// An import has come to its end; what was there before counts. `settles`: and is durable by now. `sure`: it is there, and
+    /// does not come again.
+    pub(crate) fn imported(&mut self, samples: &[SampleOf], op: u64, settles: bool, sure: bool) {
+        for (labels, t, value) in samples {
+            let loose = !sure || (!OUTLIVE_DELETIONS && self.is_shadowed(labels, *t));
+            let series = self.series.entry(labels.clone()).or_default();
+            let new = Cell { values: Vec::new(), live: *value, durable: true, loose, since: op, last: op };
+            let cell = series.cells.entry(*t).or_insert(new);
+            cell.durable |= settles;
+            cell.loose |= !sure;
+            if !cell.values.contains(value) {
+                cell.values.push(*value);
+            }
+        }
+    }
+
+    /// An import has come to an end of which nobody knows what it means.
+    pub(crate) fn perhaps_imported(&mut self, imported: Imported) {
+        self.imported.push(imported);
+    }
+
+    /// Some of this may have been dropped.
+    pub(crate) fn lose(&mut self, range: TimeRange) {
+        for Imported { samples, .. } in &mut self.imported {
+            for (labels, t, value) in samples.extract_if(.., |(_, t, _)| range.contains(*t)) {
+                let cell =
+                    Cell { values: vec![value], live: value, durable: false, loose: true, since: 0, last: 0 };
+                self.series.entry(labels).or_default().cells.entry(t).or_insert(cell);
+            }
+        }
+        for series in self.series.values_mut() {
+            series.cells.range_mut(range.min..=range.max).for_each(|(_, cell)| cell.loose = true);
+            let inside = |exemplar: &&mut KnownExemplar| range.contains(exemplar.t);
+            series.exemplars.values_mut().filter(inside).for_each(|exemplar| exemplar.expected = false);
+        }
+    }
+
     /// What is too old is of no interest any more.
-    pub(crate) fn forget(&mut self, floor: i64) {
+    pub(crate) fn forget(&mut self, floor: Timestamp) {
         for series in self.series.values_mut() {
             series.cells = series.cells.split_off(&floor);
+            series.exemplars.retain(|_, exemplar| exemplar.t >= floor);
         }
         self.deleted.retain(|deleted| deleted.range.max >= floor);
     }
 
-    /// Compares what a view shows with what it should.
-    pub(crate) fn check(&self, got: &Content, floor: i64, what: &str) {
-        self.check_some(got, &[], TimeRange::new(floor, i64::MAX), what);
-    }
-
-    /// The same for the series that meet `matchers` inside `range`.
+    /// Compares what a view shows of the series that meet `matchers` inside `range` with what it should; `whole`: nothing of
+    /// it may be missing.
     pub(crate) fn check_some(
         &self,
         got: &Content,
         matchers: &[CompiledMatcher],
         range: TimeRange,
-        what: &str,
+        (whole, what): (bool, &str),
     ) {
         if range.min > range.max {
             return;
         }
-        for (labels, samples) in got {
-            assert!(matches(matchers, labels), "{what}: {labels} was not asked for");
-            let series = self.series.get(labels);
-            for (t, bits) in samples.range(range.min..=range.max) {
-                let cell = series.and_then(|series| series.cells.get(t));
-                let fits = cell.is_some_and(|cell| {
-                    if cell.loose {
-                        series.is_some_and(|series| series.has_sent(*t, *bits))
-                    } else {
-                        cell.live == *bits
-                    }
-                });
-                assert!(fits, "{what}: {labels} {t} {bits:#x} is not {cell:?} ({})", self.id);
-            }
-        }
-        for (labels, series) in self.series.iter().filter(|(labels, _)| matches(matchers, labels)) {
+        self.check_shown(got, matchers, range, what);
+        for (labels, series) in self.series.iter().filter(|(labels, _)| whole && matches(matchers, labels)) {
             let there = got.get(labels);
             for (t, cell) in series.cells.range(range.min..=range.max).filter(|(_, cell)| !cell.loose) {
                 let found = there.is_some_and(|samples| samples.contains_key(t));
-                assert!(found, "{what}: {labels} {t} is missing: {cell:?} ({})", self.id);
+                assert!(found, "{what}: {labels} {t} is missing: {cell:x?} ({})", self.id);
             }
         }
     }
 
-    /// Compares what a start shows with what must and what may be there; from now on that is what there is.
-    pub(crate) fn settle(&mut self, got: &Content, floor: i64, what: &str) {
+    /// That what is shown is right, whatever is missing.
+    fn check_shown(&self, got: &Content, matchers: &[CompiledMatcher], range: TimeRange, what: &str) {
+        for (labels, samples) in got {
+            assert!(matches(matchers, labels), "{what}: {labels} was not asked for");
+            let series = self.series.get(labels);
+            for (t, value) in samples.range(range.min..=range.max) {
+                let cell = series.and_then(|series| series.cells.get(t));
+                let fits = cell.is_some_and(|cell| {
+                    if cell.loose {
+                        series.is_some_and(|series| series.has_sent(*t, *value))
+                    } else {
+                        cell.live == *value
+                    }
+                });
+                assert!(fits, "{what}: {labels} {t} {value:x?} is not {cell:x?} ({})", self.id);
+            }
+        }
+    }
+
+    /// Finds out what became of imports that were interrupted: all of one is there, or nothing.
+    fn settle_imports(&mut self, got: &Content, floor: Timestamp, what: &str) {
+        for Imported { samples, complete } in std::mem::take(&mut self.imported) {
+            let mut free = Vec::new();
+            for (labels, t, value) in samples {
+                // What cannot be seen now may be seen another time.
+                let loose = t < floor || self.is_shadowed(&labels, t);
+                let series = self.series.entry(labels.clone()).or_default();
+                match series.cells.get_mut(&t) {
+                    Some(cell) => cell.values.push(value),
+                    None if loose => {
+                        let durable = complete && OUTLIVE_DELETIONS;
+                        let cell =
+                            Cell { values: vec![value], live: value, durable, loose, since: 0, last: 0 };
+                        series.cells.insert(t, cell);
+                    }
+                    None => free.push((labels, t, value)),
+                }
+            }
+            let is_there = |(labels, t, _): &&SampleOf| {
+                got.get(labels).is_some_and(|samples: &BTreeMap<_, _>| samples.contains_key(t))
+            };
+            let there = free.iter().filter(is_there).count();
+            let whole = there == free.len() || (there == 0 && !complete);
+            assert!(whole, "{what}: {there} of {} samples of an import (complete: {complete})", free.len());
+            for (labels, t, value) in free.into_iter().filter(|_| there > 0) {
+                let cell = Cell {
+                    values: vec![value],
+                    live: value,
+                    durable: false,
+                    loose: false,
+                    since: 0,
+                    last: 0,
+                };
+                self.series.entry(labels).or_default().cells.insert(t, cell);
+            }
+        }
+    }
+
+    /// Compares what a start shows with what must and what may be there; from now on that is what there is. What is older
+    /// than `floor` cannot be seen now, and stays as it was.
+    pub(crate) fn settle(&mut self, got: &Content, floor: Timestamp, what: &str) {
+        self.settle_imports(got, floor, what);
         for (labels, samples) in got {
             let series = self.series.get(labels);
-            for (t, bits) in samples.range(floor..) {
+            for (t, value) in samples.range(floor..) {
                 let cell = series.and_then(|series| series.cells.get(t));
                 let sent =
-                    |cell: &Cell| cell.loose && series.is_some_and(|series| series.has_sent(*t, *bits));
-                let known = cell.is_some_and(|cell| cell.values.contains(bits) || sent(cell));
+                    |cell: &Cell| cell.loose && series.is_some_and(|series| series.has_sent(*t, *value));
+                let known = cell.is_some_and(|cell| {
+                    cell.values.iter().any(|known| known.what == value.what) || sent(cell)
+                });
                 assert!(
                     known,
-                    "{what}: {labels} {t} {bits:#x} was never sent, or is deleted: {cell:?} ({})",
+                    "{what}: {labels} {t} {value:x?} was never sent, or is deleted: {cell:x?} ({})",
                     self.id
                 );
             }
@@ -230,40 +378,55 @@ impl Tenant {
         for (labels, series) in &mut self.series {
             let there = got.get(labels).unwrap_or(&empty);
             series.cells.retain(|t, cell| {
+                if *t < floor {
+                    return true;
+                }
                 let found = there.get(t);
                 if cell.loose {
                     cell.live = found.copied().unwrap_or(cell.live);
                     return true;
                 }
                 let lost = cell.durable && found != Some(&cell.live);
-                assert!(!lost, "{what}: {labels} {t} is lost: {found:x?} instead of {cell:?} ({})", self.id);
-                let Some(bits) = found else { return false };
+                assert!(!lost, "{what}: {labels} {t} is lost: {found:x?} instead of {cell:x?} ({})", self.id);
+                let Some(value) = found else { return false };
                 // What a start has shown is acknowledged to whoever sends it again.
-                (cell.values, cell.live, cell.durable) = (vec![*bits], *bits, true);
+                (cell.values, cell.live, cell.durable) = (vec![*value], *value, true);
                 true
             });
         }
+        self.metadata.clear();
     }
 
     /// That nothing is shown that was never sent.
     pub(crate) fn check_sent(&self, got: &Content, what: &str) {
         for (labels, samples) in got {
-            let sent = self.series.get(labels).map(|series| &series.sent);
-            for (t, bits) in samples {
-                let known = sent.and_then(|sent| sent.get(t)).is_some_and(|sent| sent.contains(bits));
-                assert!(known, "{what}: {labels} {t} {bits:#x} was never sent ({})", self.id);
+            let series = self.series.get(labels);
+            for (t, value) in samples {
+                let known = series.is_some_and(|series| series.has_sent(*t, *value));
+                assert!(known, "{what}: {labels} {t} {value:x?} was never sent ({})", self.id);
             }
         }
     }
 
     /// A sample that should be shown and is not.
-    pub(crate) fn missing(&self, got: &Content, floor: i64) -> Option<(Labels, i64)> {
+    pub(crate) fn missing(&self, got: &Content, floor: Timestamp) -> Option<(Labels, Timestamp)> {
         self.series.iter().find_map(|(labels, series)| {
             let there = got.get(labels);
             let mut cells = series.cells.range(floor..).filter(|(_, cell)| !cell.loose);
-            let is_lost =
-                |(t, cell): &(&i64, &Cell)| there.and_then(|samples| samples.get(t)) != Some(&cell.live);
+            let is_lost = |(t, cell): &(&Timestamp, &Cell)| {
+                there.and_then(|samples| samples.get(t)).map(|value| value.what) != Some(cell.live.what)
+            };
             cells.find(is_lost).map(|(t, _)| (labels.clone(), *t))
+        })
+    }
+
+    /// A sample that is shown and should not be: it is deleted.
+    pub(crate) fn surplus(&self, got: &Content, floor: Timestamp) -> Option<(Labels, Timestamp)> {
+        got.iter().find_map(|(labels, samples)| {
+            let series = self.series.get(labels);
+            let known = |t: &Timestamp| series.is_some_and(|series| series.cells.contains_key(t));
+            let mut shown = samples.range(floor..).map(|(t, _)| *t);
+            shown.find(|t| !known(t)).map(|t| (labels.clone(), t))
         })
     }
 

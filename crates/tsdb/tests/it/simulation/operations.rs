@@ -4,53 +4,83 @@ use std::{path::Path, time::Duration};
 
 use chronolith_env::Rng as _;
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{MatchOp, Matcher, Sample, TimeRange, stale_nan};
-use chronolith_storage::{Admin as _, Queryable as _};
+use chronolith_model::{HistogramSample, Labels, MatchOp, Matcher, Sample, TimeRange};
+use chronolith_storage::{
+    Admin as _, AppendedBatch, Appender as _, LabelSource, Queryable as _, RejectReason, SeriesEntry,
+    StorageError, WriteBatch,
+};
 use chronolith_tsdb::Db;
 
 use super::{
     audit,
     model::{Deleted, SampleOf},
-    world::{Copied, Held, Sent, World},
+    values::{Content, Kind, Value, What},
+    world::{Copied, Held, STARTS, Sent, World},
 };
-use crate::fixture::{DIR, append, compiled};
+use crate::fixture::{DIR, compiled};
 
+/// What is deleted stays so even if a cut begins before the log has another batch: not yet, the cut forgets the deletion, and
+/// a start reads again what was in the last batch before it.
+const DELETIONS_STAY: bool = false;
+/// That batch is no older than so many operations.
+const YOUNG_OPS: u64 = 60;
 /// Series that are written at a time.
 const ACTIVE: u64 = 14;
+
+/// The labels of the one series of a batch.
+pub(super) struct One(pub(super) Labels);
+
+impl LabelSource for One {
+    fn labels(&self, _: usize) -> Result<Labels, RejectReason> {
+        Ok(self.0.clone())
+    }
+}
+
+struct Given<'a>(&'a [SampleOf]);
+
+impl LabelSource for Given<'_> {
+    fn labels(&self, series: usize) -> Result<Labels, RejectReason> {
+        Ok(self.0[series].0.clone())
+    }
+}
 
 impl World {
     /// One operation, the one that comes up.
     pub(super) fn operation(&mut self) {
         match self.below(1000) {
-            0..500 => self.append(),
-            500..720 => {
+            0..480 => self.append(),
+            480..696 => {
                 let seconds = self.below(110);
                 self.pass(Duration::from_secs(seconds));
             }
-            720..735 => {
+            696..711 => {
                 let minutes = 5 + self.below(50);
                 self.note(format!("{minutes} minutes pass"));
                 self.pass(Duration::from_secs(60 * minutes));
             }
-            735..830 => {
+            711..800 => {
                 for _ in 0..self.below(12) {
                     self.fake.scheduler.step_one(&self.rng);
                 }
             }
-            830..900 => self.query(),
-            900..905 => self.audit("in passing"),
-            905..920 => {
-                let boundary = self.now() - self.below(3 * 3_600_000) as i64;
+            800..865 => self.query(),
+            865..870 => self.audit("in passing"),
+            870..884 => {
+                let boundary = self.true_now() - self.below(3 * 3_600_000) as i64;
                 self.note(format!("cut at {boundary}"));
+                self.cut_asked = self.cut_asked.max(boundary);
                 self.db().request_cut(boundary);
             }
-            920..940 => self.delete(),
-            940..945 => self.clean(),
-            945..948 => self.copy(),
-            948..963 => self.inject(),
-            963..973 => self.doom(),
-            973..983 => self.hold(),
-            983..990 => self.look_again(),
+            884..903 => self.delete(),
+            903..908 => self.clean(),
+            908..911 => self.copy(),
+            911..926 => self.inject(),
+            926..936 => self.doom(),
+            936..945 => self.hold(),
+            945..952 => self.look_again(),
+            952..959 => self.describe(),
+            959..965 => self.turn_clock(),
+            965..991 => self.import(),
             _ => {
                 let tenant = self.below(3) as usize;
                 self.first[tenant] += self.below(4);
@@ -58,44 +88,103 @@ impl World {
         }
     }
 
-    /// A sample that may be sent.
-    fn sample(&self, tenant: usize) -> SampleOf {
-        let labels = Self::series(self.first[tenant] + self.below(ACTIVE));
-        let now = self.now();
-        let bits = match self.below(8) {
-            0 => stale_nan().to_bits(),
-            1 => 0x7ff0_0000_0000_0000 | self.rng.next_u64(),
-            2 => self.rng.next_u64(),
-            3 => 1.5_f64.to_bits(),
-            _ => (self.below(1000) as f64).to_bits(),
+    /// What the series with this number may say at a time.
+    pub(super) fn value(&mut self, id: u64, t: i64) -> Value {
+        let kind = match Kind::of(id) {
+            Kind::Mixed => {
+                [Kind::Floats, Kind::Integers, Kind::FloatCounts, Kind::Custom][self.below(4) as usize]
+            }
+            // Whoever changes to histograms has sent floats before.
+            kind if self.below(40) > 0 => kind,
+            _ => Kind::Floats,
         };
-        let known = || self.tenants[tenant].any(self.rng.next_u64() as usize);
-        match self.below(100) {
-            0..76 => (labels, now - self.below(2000) as i64, bits),
-            76..88 => (labels, now - self.below(80 * 60_000) as i64, bits),
-            88..92 => known().unwrap_or((labels, now, bits)),
-            92..97 => known().map_or((labels.clone(), now, bits), |(labels, t, _)| (labels, t, bits)),
-            97 => (labels, now + self.below(20 * 60_000) as i64, bits),
-            98 => (labels, now - self.below(50 * 3_600_000) as i64, bits),
-            _ => (labels, (now / 7_200_000) * 7_200_000 + self.below(2) as i64, bits),
+        let what = match (kind, self.below(8)) {
+            (_, 0) => What::STALE,
+            (Kind::Floats, 1) => What::Float(0x7ff0_0000_0000_0000 | self.rng.next_u64()),
+            (Kind::Floats, 2) => What::Float(self.rng.next_u64()),
+            (Kind::Floats, 3) => What::Float(1.5_f64.to_bits()),
+            (Kind::Floats, _) => What::Float((self.below(1000) as f64).to_bits()),
+            (kind, n) => {
+                // It grows with the time, and begins anew every few hours, but for some.
+                let counted = t.div_euclid(20_000).cast_unsigned() % 700 + 1;
+                let counted = if n == 1 { 1 + self.below(2000) } else { counted };
+                self.book.make(kind, id, counted)
+            }
+        };
+        // Counters and histograms say when they began.
+        let start = match (id % 2, self.below(20)) {
+            (0, 0) => t - 1 - self.below(5_000_000) as i64,
+            (0, 1) | (1, _) => 0,
+            _ => t.div_euclid(2_500_000) * 2_500_000 + 1,
+        };
+        Value { what, start }
+    }
+
+    /// A sample that may be sent.
+    fn sample(&mut self, tenant: usize) -> SampleOf {
+        let id = self.first[tenant] + self.below(ACTIVE);
+        let now = self.true_now();
+        let known = |world: &Self| world.tenants[tenant].any(world.rng.next_u64() as usize);
+        let t = match self.below(100) {
+            0..76 => now - self.below(2000) as i64,
+            76..88 => now - self.below(80 * 60_000) as i64,
+            88..92 => return known(self).unwrap_or((Self::series(id), now, Value::float(0))),
+            92..97 => {
+                let Some((labels, t, _)) = known(self) else {
+                    return (Self::series(id), now, Value::float(0));
+                };
+                let value = self.value(Self::id_of(&labels), t);
+                return (labels, t, value);
+            }
+            97 => now + self.below(20 * 60_000) as i64,
+            98 => now - self.below(50 * 3_600_000) as i64,
+            _ => (now / 7_200_000) * 7_200_000 + self.below(2) as i64,
+        };
+        let value = self.value(id, t);
+        (Self::series(id), t, value)
+    }
+
+    /// Sends samples, an entry each.
+    fn send(&self, tenant: usize, given: &[SampleOf]) -> Result<AppendedBatch, StorageError> {
+        let hasher = self.db().key_hasher();
+        let (mut samples, mut histograms, mut series) = (Vec::new(), Vec::new(), Vec::new());
+        for (labels, t, value) in given {
+            let before = (samples.len() as u32, histograms.len() as u32);
+            match value.what {
+                What::Float(bits) => samples.push(Sample::new(*t, f64::from_bits(bits))),
+                What::Histogram(print) => {
+                    histograms
+                        .push(HistogramSample { timestamp: *t, histogram: self.book.get(print).clone() });
+                }
+            }
+            series.push(SeriesEntry {
+                key: hasher.key(labels.to_string().as_bytes()),
+                samples: before.0..samples.len() as u32,
+                histograms: before.1..histograms.len() as u32,
+                start_timestamp: value.start,
+            });
         }
+        let batch =
+            WriteBatch { series: &series, samples: &samples, histograms: &histograms, labels: &Given(given) };
+        self.db().append(&self.tenants[tenant].id, &batch)
     }
 
     fn append(&mut self) {
         let tenant = self.below(8).saturating_sub(5) as usize;
         // No more refusals are told word for word.
         let samples: Vec<_> = (0..1 + self.below(10)).map(|_| self.sample(tenant)).collect();
-        let entry =
-            |(labels, t, bits): &SampleOf| (labels.clone(), vec![Sample::new(*t, f64::from_bits(*bits))]);
-        let given: Vec<_> = samples.iter().map(entry).collect();
-        let appended = match append(self.db(), &self.tenants[tenant].id, &given) {
+        let appended = match self.send(tenant, &samples) {
             Ok(appended) => appended,
             Err(error) => {
                 self.note(format!("append refused: {error}"));
-                assert!(!self.clean, "refused on a disk that does what it should: {error}");
+                assert!(self.is_faulty(), "refused on a disk that does what it should: {error}");
                 return;
             }
         };
+        let mut samples = samples;
+        if !STARTS {
+            samples.iter_mut().for_each(|(_, _, value)| value.start = 0);
+        }
         let outcome = appended.outcome;
         assert_eq!(outcome.stored + outcome.duplicates + outcome.rejected, samples.len() as u64);
         let mut refused = vec![false; samples.len()];
@@ -119,7 +208,37 @@ impl World {
             taken.iter().map(|(labels, t, _)| format!(" {}@{t}", labels.get("id").unwrap_or_default()));
         let text: String = text.collect();
         self.note(format!("append {tenant}:{text}, {} stored", outcome.stored));
+        if outcome.stored > 0 && outcome.stored == taken.len() as u64 && self.below(5) == 0 {
+            let chosen = taken[self.below(taken.len() as u64) as usize].clone();
+            self.exemplify(tenant, &chosen);
+        }
         self.sent.push(Sent { tenant, op, samples: taken, ticket: appended.ticket });
+    }
+
+    /// That writes are taken again, and become durable.
+    pub(super) fn check_recovered(&mut self) {
+        self.pass(self.options.maintenance_interval + Duration::from_secs(120));
+        let (labels, t) = (Self::series(0), self.true_now().max(self.newest + 1));
+        let sample = (labels, t, Value::float(1.5_f64.to_bits()));
+        if t > self.now() + self.bounds().future || t < self.visible_from() {
+            return;
+        }
+        let appended = self.send(0, std::slice::from_ref(&sample));
+        let appended =
+            appended.unwrap_or_else(|error| panic!("there is room again, and no write is taken: {error}"));
+        self.note(format!("append 0: {sample:?}: {:?}", appended.outcome));
+        let op = self.ops;
+        if appended.outcome.rejected > 0 {
+            return;
+        }
+        self.newest = self.newest.max(t);
+        self.tenants[0].taken(&sample, op);
+        // Whoever asks waits, and is served.
+        let _ = appended.ticket.is_done();
+        self.pass(Duration::from_secs(30));
+        assert!(appended.ticket.is_done(), "there is room again, and nothing becomes durable");
+        appended.ticket.wait().expect("there is room again");
+        self.tenants[0].acknowledged(&[sample], op);
     }
 
     pub(super) fn matchers(&self, tenant: usize) -> Vec<CompiledMatcher> {
@@ -144,7 +263,7 @@ impl World {
                 let tenant = self.below(3) as usize;
                 let mut range = self.ranges();
                 if self.below(3) > 0 {
-                    range.min = range.min.max(self.now() - 4 * 3_600_000);
+                    range.min = range.min.max(self.true_now() - 4 * 3_600_000);
                 }
                 range.max = range.max.max(range.min);
                 (tenant, Deleted { matchers: self.matchers(tenant), range })
@@ -156,9 +275,11 @@ impl World {
         let matchers: Vec<_> =
             deletion.matchers.iter().map(|matcher| format!("{:?}", matcher.matcher())).collect();
         self.note(format!("delete {tenant}: {matchers:?} {:?}: {done:?}", deletion.range));
-        self.tenants[tenant].delete(&deletion, self.newest, done.is_ok());
+        let visible = self.visible_from();
+        let young = if DELETIONS_STAY { u64::MAX } else { self.ops.saturating_sub(YOUNG_OPS) };
+        self.tenants[tenant].delete(&deletion, (visible, young), self.newest, done.is_ok());
         if let Err(error) = done {
-            assert!(!self.clean, "not deleted on a disk that does what it should: {error}");
+            assert!(self.is_faulty(), "not deleted on a disk that does what it should: {error}");
             self.repeat = Some((tenant, deletion));
         }
     }
@@ -167,7 +288,7 @@ impl World {
         let cleaned = self.db().clean_tombstones();
         self.note(format!("clean: {}", cleaned.is_ok()));
         if let Err(error) = cleaned {
-            assert!(!self.clean, "not cleaned on a disk that does what it should: {error}");
+            assert!(self.is_faulty(), "not cleaned on a disk that does what it should: {error}");
         }
     }
 
@@ -180,25 +301,26 @@ impl World {
             }
             Err(error) => {
                 self.note(format!("no copy: {error}"));
-                assert!(!self.clean, "not copied on a disk that does what it should: {error}");
+                assert!(self.is_faulty(), "not copied on a disk that does what it should: {error}");
             }
         }
     }
 
     /// What is in a copy, compared with what should be if that has not changed yet.
-    fn open_copy(&mut self, name: &str) -> Vec<crate::fixture::Content> {
+    fn open_copy(&mut self, name: &str) -> Vec<Content> {
         let path = Path::new(DIR).join("snapshots").join(name);
         let Ok((copy, _)) = Db::open(&path, self.options, self.fake.env.clone()) else {
-            assert!(!self.clean, "the copy does not open");
+            assert!(self.is_faulty(), "the copy does not open");
             return Vec::new();
         };
         let mut contents = Vec::new();
         for tenant in &self.tenants {
             let Ok((content, _)) = audit::read_all(&copy, &tenant.id) else {
-                assert!(!self.clean, "the copy cannot be read");
+                assert!(self.is_faulty(), "the copy cannot be read");
                 return Vec::new();
             };
-            tenant.check(&content, self.floor.max(copy.stats().head.floor), "the copy");
+            let from = self.visible_from().max(copy.stats().head.floor);
+            tenant.check_some(&content, &[], TimeRange::new(from, i64::MAX), (true, "the copy"));
             contents.push(content);
         }
         contents
@@ -233,9 +355,13 @@ impl World {
     fn look_again(&mut self) {
         let Some(held) = self.held.take() else { return };
         let Ok(now) = audit::read(&*held.querier) else {
-            assert!(!self.clean, "a view cannot be read any more");
+            assert!(self.is_faulty(), "a view cannot be read any more");
             return;
         };
+        if !held.querier.warnings().is_empty() {
+            assert!(self.is_faulty(), "a warning on a disk that does what it should");
+            return;
+        }
         let floor = self.db().stats().head.floor;
         self.note("look at a view again".to_owned());
         for (labels, samples) in &held.seen {

@@ -26,6 +26,14 @@ pub(crate) const NAMES: &[&str] = &[
     "format.data",
     "format.dir",
     "format.name",
+    "import.data",
+    "import.dir",
+    "import.found",
+    "import.move",
+    "import.moved",
+    "import.name",
+    "import.names",
+    "import.ready",
     "snapshot.data",
     "snapshot.dir",
     "snapshot.name",
@@ -47,6 +55,25 @@ pub(crate) const NAMES: &[&str] = &[
     "wal.segment.header",
     "wal.torn",
 ];
+
+/// Those that are followed at once by something that rests on them.
+pub(crate) const CRITICAL: &[&str] = &[
+    "block.dir",
+    "block.remove",
+    "import.move",
+    "import.moved",
+    "import.names",
+    "import.ready",
+    "snapshot.dir",
+    "snapshot.name",
+    "snapshot.old",
+    "tombstones.remove",
+    "wal.remove",
+    "wal.repair.name",
+];
+
+/// What writes to the log are counted as.
+pub(crate) const WAL_WRITE: &str = "wal.write";
 
 /// The file or kind of file that a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +105,16 @@ fn kind(path: &Path) -> Kind {
     }
 }
 
+/// Whether it is in the directory of an import.
+fn is_import(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().windows(8).any(|part| part == b"/import/")
+}
+
 /// The name of a call, if it has one.
 pub(crate) fn name(call: &Call<'_>) -> Option<&'static str> {
+    if is_import(call.path) {
+        return of_import(call);
+    }
     match call.op {
         Op::Sync => data(call),
         Op::Rename => Some(match kind(call.path) {
@@ -91,20 +126,42 @@ pub(crate) fn name(call: &Call<'_>) -> Option<&'static str> {
             Kind::Tombstones => "tombstones.name",
             _ => return None,
         }),
-        Op::Remove if call.path.extension().is_none_or(|extension| extension != "tmp") => {
-            Some(match kind(call.path) {
-                Kind::Wal => "wal.remove",
-                Kind::Snapshot => "snapshot.old",
-                Kind::Chunks => "chunks.unused",
-                Kind::Block => "block.remove",
-                Kind::Tombstones => "tombstones.remove",
-                _ => return None,
-            })
-        }
+        Op::Remove if !is_temporary(call.path) => Some(match kind(call.path) {
+            Kind::Wal => "wal.remove",
+            Kind::Snapshot => "snapshot.old",
+            Kind::Chunks => "chunks.unused",
+            Kind::Block => "block.remove",
+            Kind::Tombstones => "tombstones.remove",
+            _ => return None,
+        }),
         Op::SyncDir => directory(call),
         Op::Link => Some("copy.link"),
+        // Not a point; how often it has failed.
+        Op::Write if kind(call.path) == Kind::Wal => Some(WAL_WRITE),
         _ => None,
     }
+}
+
+/// Whether it has a name that is not its last one.
+fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
+}
+
+/// In the directory of an import.
+fn of_import(call: &Call<'_>) -> Option<&'static str> {
+    Some(match (call.op, kind(call.path)) {
+        (Op::Sync, Kind::Block) => "import.data",
+        (Op::Rename, Kind::Block) if is_temporary(call.path) => "import.name",
+        (Op::Rename, Kind::Block) => "import.move",
+        (Op::SyncDir, _) => match (call.before(0)?, call.before(1)) {
+            ((Op::Rename, path), _) if is_temporary(path) && is_import(path) => "import.dir",
+            ((Op::Create, path), _) if path.ends_with("ready") => "import.ready",
+            _ if call.path.parent().is_some_and(|parent| parent.ends_with("import")) => "import.found",
+            ((Op::SyncDir, _), Some((Op::Rename, path))) if is_import(path) => "import.moved",
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 /// The sync of a file.
@@ -134,6 +191,9 @@ fn directory(call: &Call<'_>) -> Option<&'static str> {
     let (op, path) = call.before(0)?;
     if op == Op::Link {
         return Some("copy.dir");
+    }
+    if op == Op::Rename && is_import(path) {
+        return Some("import.names");
     }
     if path.parent() != Some(call.path) {
         return call.path.ends_with("head").then_some("snapshot.shown");

@@ -1,14 +1,15 @@
 //! One seed: a disk, a clock, jobs, a database and what is done to it.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     hash::{DefaultHasher, Hash, Hasher as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use chronolith_env::{Clock as _, Fs as _, Op, Rng as _};
+use chronolith_env::{Clock as _, Op, Rng as _};
 use chronolith_model::{Labels, TenantId, TimeRange};
 use chronolith_storage::{Querier, Ticket};
 use chronolith_testkit::{
@@ -18,23 +19,21 @@ use chronolith_testkit::{
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
 
 use super::{
+    imports::Importing,
     model::{Bounds, Deleted, SampleOf, Tenant},
     sites,
+    values::{Book, Content},
 };
-use crate::{
-    fixture::{Content, DIR},
-    sim::START,
-};
+use crate::{fixture::DIR, sim::START};
+
+/// Start timestamps are compared as well.
+pub(super) const STARTS: bool = false;
 
 /// Operations that are printed when a seed fails; all of them if this variable is set.
 const RECENT: usize = 40;
 const ALL_VARIABLE: &str = "CHRONOLITH_SIM_ALL";
 /// If this variable is set, everything is compared after each operation.
 const AUDIT_VARIABLE: &str = "CHRONOLITH_SIM_AUDIT";
-/// What files that may be damaged are called; the mark has no extension.
-const KINDS: [Option<&str>; 4] = [None, Some("wal"), Some("snapshot"), Some("chunks")];
-/// A record of the log has a header of so many bytes.
-const RECORD_HEADER_BYTES: u64 = 28;
 /// After so many operations at the latest the machine dies.
 const LIFE_OPS_MAX: u64 = 300;
 
@@ -72,23 +71,40 @@ pub(crate) struct World {
     pub(super) sent: Vec<Sent>,
     pub(super) held: Option<Held>,
     pub(super) copied: Option<Copied>,
+    pub(super) importing: Option<Importing>,
+    /// All histograms that were made.
+    pub(super) book: Book,
+    /// How many exemplars were made.
+    pub(super) exemplars: u64,
     /// Deletions that failed, to be repeated.
     pub(super) repeat: Option<(usize, Deleted)>,
     /// The highest floor of retention seen.
     pub(super) floor: i64,
     /// The newest sample taken.
     pub(super) newest: i64,
+    /// The newest boundary that a cut was asked for.
+    pub(super) cut_asked: i64,
+    /// So far the clock is ahead of the right time, and when that is noticed.
+    pub(super) skew: i64,
+    pub(super) skew_until: u64,
+    /// Blocks dropped in this life.
+    pub(super) dropped: u64,
     /// No call of the disk was made to fail in this life.
     pub(super) clean: bool,
     /// The power has failed in the middle of a write.
-    torn: bool,
+    pub(super) torn: bool,
+    /// Damaged places of the log that the last start has met, and samples without a series.
+    pub(super) damaged: BTreeSet<(PathBuf, u64)>,
+    pub(super) orphans: u64,
+    /// All that fails is that there is no room.
+    full: bool,
     /// When faults are taken back, and when the machine dies at the latest.
     heal_at: u64,
-    crash_at: u64,
+    pub(super) crash_at: u64,
     pub(super) ops: u64,
     pub(super) restarts: u64,
     audits_each: bool,
-    recent: Vec<String>,
+    pub(super) recent: Vec<String>,
     digest: DefaultHasher,
 }
 
@@ -118,12 +134,14 @@ impl World {
         let rng = SimRng::new(seed);
         let fs = FaultFs::seeded(seed);
         fs.watch(sites::name);
+        fs.keep_removed("block");
         let of = |choices: &[u64]| choices[(rng.next_u64() % choices.len() as u64) as usize];
         let options = DbOptions {
-            maintenance_interval: Duration::from_secs(of(&[60, 200, 600])),
+            maintenance_interval: Duration::from_secs(of(&[100, 200, 600])),
             retention: Duration::from_secs(3600 * of(&[9, 14, 40])),
             ooo_window: Duration::from_secs(60 * of(&[0, 10, 10, 60])),
             block_range_max: Duration::from_secs(3600 * of(&[0, 6, 24])),
+            retention_bytes: of(&[0, 0, 0, 60 << 10]),
             segment_bytes: of(&[1 << 10, 3 << 10, 16 << 10]),
             disk_reserve: of(&[0, 0, 4 << 10]),
             block_cache_bytes: of(&[0, 1 << 20]) as usize,
@@ -145,11 +163,21 @@ impl World {
             sent: Vec::new(),
             held: None,
             copied: None,
+            importing: None,
+            book: Book::default(),
+            exemplars: 0,
             repeat: None,
             floor: i64::MIN,
             newest: i64::MIN,
+            cut_asked: i64::MIN,
+            skew: 0,
+            skew_until: u64::MAX,
+            dropped: 0,
             clean: true,
             torn: false,
+            damaged: BTreeSet::new(),
+            orphans: 0,
+            full: false,
             heal_at: u64::MAX,
             crash_at: LIFE_OPS_MAX,
             ops: 0,
@@ -159,6 +187,12 @@ impl World {
             digest: DefaultHasher::new(),
         };
         world.open();
+        if world.below(2) == 0 {
+            // The first of its kind is often the one that nothing else makes up for.
+            let (site, changes) = (world.site(), world.below(3));
+            world.fs.halt_behind(site, 1, changes);
+            world.note(format!("to end {changes} changes behind {site}"));
+        }
         world
     }
 
@@ -171,6 +205,23 @@ impl World {
         self.fake.clock.now_ms()
     }
 
+    /// What the clocks of senders say.
+    pub(super) fn true_now(&self) -> i64 {
+        self.now() - self.skew
+    }
+
+    /// Something has failed in this life, or will not be done any more.
+    pub(super) fn is_faulty(&self) -> bool {
+        !self.clean || self.fs.halted()
+    }
+
+    /// What is planned to fail does so for so many operations at most.
+    pub(super) fn faults_until(&mut self, ops: u64) {
+        self.clean = false;
+        self.full = false;
+        self.heal_at = self.ops + ops;
+    }
+
     pub(super) fn db(&self) -> &Db {
         self.db.as_ref().expect("open")
     }
@@ -179,6 +230,7 @@ impl World {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).expect("short");
         Bounds {
             now: self.now(),
+            floor: self.db().stats().head.floor,
             window: millis(self.options.ooo_window),
             future: millis(self.options.future_max),
         }
@@ -208,11 +260,15 @@ impl World {
         while self.ops < ops {
             self.ops += 1;
             self.operation();
+            self.look_for_dropped();
+            if self.ops >= self.skew_until {
+                self.right_clock();
+            }
             if self.audits_each {
                 self.audit("after an operation");
             }
             self.acknowledge();
-            if self.ops >= self.heal_at && self.heal_at != u64::MAX {
+            if self.ops >= self.heal_at && !self.fs.halted() {
                 self.heal();
             }
             if self.fs.halted() || self.ops >= self.crash_at {
@@ -227,7 +283,7 @@ impl World {
         self.check_report(&report);
         self.db().close().expect("closes");
         self.end();
-        self.rot();
+        self.rot(&self.fs.fork(), 8);
     }
 
     /// Takes what is done by now as acknowledged.
@@ -240,7 +296,7 @@ impl World {
             match sent.ticket.wait() {
                 Ok(()) => self.tenants[sent.tenant].acknowledged(&sent.samples, sent.op),
                 Err(error) => {
-                    assert!(!self.clean, "not durable on a disk that does what it should: {error}");
+                    assert!(self.is_faulty(), "not durable on a disk that does what it should: {error}");
                 }
             }
         }
@@ -267,13 +323,26 @@ impl World {
             // A cut that has failed often enough leaves out what it cannot read.
             return;
         }
-        self.clean = false;
-        self.heal_at = self.ops + 1 + self.below(40);
         let fault = if self.below(2) == 0 { Fault::Io } else { Fault::Full };
         let (nth, count) = (1 + self.below(40), 1 + self.below(4));
-        match self.below(8) {
-            0 => self.fs.fill_after(self.below(20_000)),
-            1 | 2 => self.fs.fail_any(nth * 2, count, fault),
+        let until = 1 + self.below(40);
+        self.faults_until(until);
+        match self.below(10) {
+            0 | 1 => {
+                // For a while; it may be longer than this life.
+                self.fs.fill_after(self.below(20_000));
+                (self.full, self.heal_at) = (true, self.ops + 1 + self.below(120));
+            }
+            2 | 3 => self.fs.fail_any(nth * 2, count, fault),
+            4 | 5 => {
+                let site = self.site();
+                self.fs.fail_site(site, 1 + self.below(2), count, fault);
+                if self.below(3) == 0 {
+                    // What was made cannot be taken back either.
+                    self.fs.fail(Op::Remove, 1, 20, Fault::Io);
+                    self.crash_at = self.crash_at.min(self.ops + 1 + self.below(40));
+                }
+            }
             _ => {
                 let ops = [
                     Op::Sync,
@@ -284,6 +353,7 @@ impl World {
                     Op::Remove,
                     Op::CreateDir,
                     Op::Read,
+                    Op::Link,
                 ];
                 let op = ops[self.below(ops.len() as u64) as usize];
                 self.fs.fail(op, 1 + self.below(6), count, fault);
@@ -296,14 +366,28 @@ impl World {
         self.heal_at = u64::MAX;
         self.fs.heal();
         self.note("no more faults".to_owned());
+        if std::mem::take(&mut self.full) && self.skew == 0 {
+            self.check_recovered();
+        }
     }
 
-    /// The machine is to die in the middle of something.
+    /// Some point, often one that something rests on which comes right behind it.
+    fn site(&self) -> &'static str {
+        let names = if self.below(2) == 0 { sites::NAMES } else { sites::CRITICAL };
+        names[self.below(names.len() as u64) as usize]
+    }
+
+    /// The machine is to die in the middle of something, or right behind a point.
     pub(super) fn doom(&mut self) {
+        if self.below(2) == 0 {
+            let (site, nth, changes) = (self.site(), 1 + self.below(3), self.below(5));
+            self.fs.halt_behind(site, nth, changes);
+            self.note(format!("to end {changes} changes behind {site}, {nth}"));
+            return;
+        }
         let bits = self.below(9);
         let changes = self.below(1 << bits);
         self.fs.halt_after_changes(changes);
-        self.clean = false;
         self.note(format!("to end after {changes} changes"));
     }
 
@@ -317,17 +401,27 @@ impl World {
                 CrashMode::Tear,
                 CrashMode::Subset,
                 CrashMode::Subset,
+                CrashMode::Single,
+                CrashMode::Single,
+                CrashMode::KeepAll,
                 CrashMode::KeepAll,
             ];
-            self.die(modes[self.below(5) as usize]);
+            self.die(modes[self.below(8) as usize]);
         }
-        // Now and then starting fails too.
+        // Now and then starting fails too, or the machine dies again before long.
         while self.below(4) == 0 {
             self.fail_to_open();
         }
+        if self.below(4) == 0 {
+            self.crash_at = self.ops + 1 + self.below(12);
+        }
+        let before = self.fs.fork();
         let report = self.open();
         self.audit_restart();
         self.check_report(&report);
+        if self.below(4) == 0 {
+            self.rot(&before, 2);
+        }
     }
 
     /// Ends this life; only the disk is left.
@@ -340,11 +434,15 @@ impl World {
     }
 
     fn end(&mut self) {
+        if self.db.is_some() {
+            // The next life may begin with a clock that is behind.
+            self.raise_floor();
+        }
         self.fake.scheduler.kill();
-        (self.sent, self.held) = (Vec::new(), None);
+        (self.sent, self.held, self.importing) = (Vec::new(), None, None);
         self.db = None;
         self.fs.heal();
-        (self.clean, self.heal_at) = (true, u64::MAX);
+        (self.clean, self.full, self.heal_at, self.dropped) = (true, false, u64::MAX, 0);
         self.restarts += 1;
         let now = self.now() + (self.below(120_000)) as i64;
         self.fake = FakeEnv::new(Arc::new(self.fs.clone()), self.seed << 16 | self.restarts);
@@ -361,8 +459,11 @@ impl World {
         let closed = self.db().close();
         self.note(format!("close: {:?}", closed.is_ok()));
         match closed {
-            Ok(()) => self.tenants.iter_mut().for_each(Tenant::all_durable),
-            Err(error) => assert!(self.fs.halted() || !self.clean, "{error}"),
+            Ok(()) => {
+                let visible = self.visible_from();
+                self.tenants.iter_mut().for_each(|tenant| tenant.all_durable(visible));
+            }
+            Err(error) => assert!(self.is_faulty(), "{error}"),
         }
         self.fs.crash(CrashMode::KeepAll, &self.rng);
         self.end();
@@ -370,13 +471,23 @@ impl World {
 
     /// Tries to open on a disk that fails or dies meanwhile.
     fn fail_to_open(&mut self) {
-        match self.below(3) {
-            0 => {
-                let ops =
-                    [Op::Sync, Op::SyncDir, Op::Rename, Op::Write, Op::Create, Op::Remove, Op::CreateDir];
+        match self.below(8) {
+            0 | 1 => {
+                let ops = [
+                    Op::Sync,
+                    Op::SyncDir,
+                    Op::Rename,
+                    Op::Write,
+                    Op::Create,
+                    Op::Remove,
+                    Op::CreateDir,
+                    Op::Link,
+                ];
                 let op = ops[self.below(ops.len() as u64) as usize];
                 self.fs.fail(op, 1 + self.below(4), 1 + self.below(3), Fault::Io);
             }
+            2 => self.fs.fill_after(self.below(3000)),
+            3 | 4 => self.fs.halt_behind(self.site(), 1, self.below(5)),
             _ => {
                 let bits = self.below(7);
                 self.fs.halt_after_changes(self.below(1 << bits));
@@ -387,106 +498,28 @@ impl World {
         self.db = opened.ok().map(|(db, _)| db);
         if self.db.is_some() && self.below(2) == 0 {
             self.pass(Duration::from_secs(self.below(30)));
+            self.look_for_dropped();
         }
-        let modes = [CrashMode::LoseUnsynced, CrashMode::Tear, CrashMode::Subset, CrashMode::KeepAll];
-        self.die(modes[self.below(4) as usize]);
+        let modes = [
+            CrashMode::LoseUnsynced,
+            CrashMode::Tear,
+            CrashMode::Subset,
+            CrashMode::Single,
+            CrashMode::KeepAll,
+        ];
+        self.die(modes[self.below(5) as usize]);
     }
 
     fn open(&mut self) -> OpenReport {
         let opened = Db::open(Path::new(DIR), self.options, self.fake.env.clone());
         let (db, report) = opened.unwrap_or_else(|error| panic!("does not open: {error:?}"));
         self.db = Some(db);
-        self.note(format!("open: {} samples, {} in blocks", report.samples, report.blocks.blocks));
+        let (damage, orphans) = (report.damage_count, report.samples_orphaned);
+        self.note(format!(
+            "open: {} samples, {} blocks, {damage} damaged places, {orphans} orphans",
+            report.samples, report.blocks.blocks
+        ));
         report
-    }
-
-    fn check_report(&mut self, report: &OpenReport) {
-        // What was being written when the power failed cannot be told from what has rotted since.
-        let torn = std::mem::take(&mut self.torn) && report.snapshot_damage.is_empty();
-        // A sample without its series is none that was acknowledged, or one that is deleted: all others are there.
-        // A write that failed may have left a piece of a record's header behind the last record; the log cannot tell that from rot.
-        let pieces = report.damage.iter().filter(|damage| damage.bytes <= RECORD_HEADER_BYTES).count() as u64;
-        let damage = (report.damage_count - pieces, report.snapshot_damage.len());
-        assert!(torn || damage == (0, 0), "{report:?}");
-        assert_eq!(report.blocks.quarantined, 0, "{report:?}");
-    }
-
-    /// Damages files, one at a time: it must be noticed, and nothing invented.
-    fn rot(&mut self) {
-        for _ in 0..8 {
-            let files = self.files();
-            // Kinds of files come up alike, whatever there are of each.
-            let mut of_kind = files.clone();
-            let some = |n: usize| self.below(n as u64) as usize;
-            let Some(kind) = files.get(some(files.len())).map(|path| path.extension()) else { return };
-            let kind =
-                if self.below(2) == 0 { kind } else { KINDS[some(KINDS.len())].map(std::ffi::OsStr::new) };
-            of_kind.retain(|path| path.extension() == kind);
-            let Some(path) = of_kind.get(some(of_kind.len())).cloned() else { continue };
-            let whole = self.fs.read(&path).expect("there");
-            if whole.is_empty() {
-                continue;
-            }
-            let mut bytes = whole.clone();
-            let at = self.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << self.below(8);
-            let all: Vec<_> = files.iter().map(|path| (path.clone(), self.fs.read(path))).collect();
-            self.fs.put(&path, bytes);
-            self.note(format!("damage: {} {at} of {}", path.display(), whole.len()));
-            self.open_damaged(&path);
-            // As it was before.
-            self.end();
-            for other in self.files() {
-                self.fs.remove_file(&other).expect("removed");
-            }
-            for (path, bytes) in all {
-                self.fs.put(&path, bytes.expect("read"));
-            }
-        }
-    }
-
-    fn open_damaged(&mut self, path: &Path) {
-        let Ok((db, report)) = Db::open(Path::new(DIR), self.options, self.fake.env.clone()) else { return };
-        let mut noticed = report.damage_count > 0
-            || report.torn_tail.is_some()
-            || report.snapshot_damage.len() + report.blocks.quarantined as usize > 0;
-        let mut missing = None;
-        let floor = self.floor.max(db.stats().head.floor);
-        for tenant in &self.tenants {
-            match super::audit::read_all(&db, &tenant.id) {
-                Ok((content, warnings)) => {
-                    tenant.check_sent(&content, &format!("{} is damaged", path.display()));
-                    noticed |= warnings > 0;
-                    missing = missing.or_else(|| tenant.missing(&content, floor));
-                }
-                Err(_) => noticed = true,
-            }
-        }
-        assert!(
-            missing.is_none() || noticed,
-            "{} is damaged, and nobody says so: {missing:?}, {report:?}",
-            path.display()
-        );
-        self.db = Some(db);
-    }
-
-    /// All files of the database but those that mean nothing.
-    fn files(&self) -> Vec<std::path::PathBuf> {
-        let mut dirs = vec![Path::new(DIR).to_path_buf()];
-        let mut files = Vec::new();
-        while let Some(dir) = dirs.pop() {
-            for name in self.fs.list(&dir).expect("listed") {
-                let path = dir.join(&name);
-                if self.fs.read(&path).is_some() {
-                    if name != "lock" && name != "format" {
-                        files.push(path);
-                    }
-                } else if name != "snapshots" {
-                    dirs.push(path);
-                }
-            }
-        }
-        files
     }
 
     /// The series that is written under a number.
@@ -496,8 +529,13 @@ impl World {
         Labels::from_pairs(pairs.into_iter().chain(zone))
     }
 
+    /// The number under which a series is written.
+    pub(super) fn id_of(labels: &Labels) -> u64 {
+        labels.get("id").and_then(|id| id.parse().ok()).expect("a number")
+    }
+
     pub(super) fn ranges(&self) -> TimeRange {
-        let from = self.now() - self.below(10 * 3_600_000) as i64;
+        let from = self.true_now() - self.below(10 * 3_600_000) as i64;
         match self.below(8) {
             0 => TimeRange::ALL,
             1 => TimeRange::new(i64::MIN, from),
