@@ -2,9 +2,11 @@
 //! the file's size allows.
 //!
 //! The first byte chooses: the rest is a file as it stands, or a hotcache that gets the right footer and checksums, or
-//! tombstones, or places and values to be damaged in a sound block whose checksums are then made right.
+//! tombstones, or places and values to be damaged in a sound block: anywhere, whereupon the checksum of its hotcache is made
+//! right, or in its units (frames of floats and of histograms, pages of all kinds), whose checksums are made right.
 #![no_main]
 
+mod block_units;
 mod memory_fs;
 
 use std::path::Path;
@@ -15,7 +17,10 @@ use chronolith_block::{
     inspect, merge, tombstones_path, verify,
 };
 use chronolith_env::{Fs, OpenMode};
-use chronolith_model::{Labels, StartTimestamp, TenantId, TimeRange};
+use chronolith_model::histogram::{CUSTOM_SCHEMA, CounterResetHint, HistogramParts, Span};
+use chronolith_model::{
+    Exemplar, Histogram, Labels, MetricMetadata, MetricType, StartTimestamp, TenantId, TimeRange,
+};
 use libfuzzer_sys::fuzz_target;
 use memory_fs::MemoryFs;
 
@@ -24,7 +29,7 @@ const FOOTER: usize = 40;
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, rest)) = data.split_first() else { return };
-    let (block, tombstones) = match mode % 4 {
+    let (block, tombstones) = match mode % 5 {
         0 => (rest.to_vec(), None),
         1 => (with_footer(&[b"CHRB\x02\0\0\0", rest].concat(), 8), None),
         2 => {
@@ -32,7 +37,8 @@ fuzz_target!(|data: &[u8]| {
             tombstones.extend_from_slice(&crc32fast::hash(rest).to_le_bytes());
             (sound().to_vec(), Some(tombstones))
         }
-        _ => (damaged(rest), None),
+        3 => (damaged(rest), None),
+        _ => (damaged_units(rest), None),
     };
     check(block, tombstones);
 });
@@ -52,6 +58,9 @@ fn check(bytes: Vec<u8>, tombstones: Option<Vec<u8>>) {
         let _ = reader.read(id, TimeRange::ALL, &mut samples);
         let _ = reader.fragments(id, TimeRange::ALL);
     }
+    let ids: Vec<u32> = (0..block.meta().series.min(100)).collect();
+    let mut batch = vec![SeriesSamples::default(); ids.len()];
+    let _ = block.reader().read_batch(&ids, TimeRange::new(3000, 12_000), &mut batch);
     let _ = block.select(&[]).and_then(|ids| block.exemplars(&ids, TimeRange::ALL));
     let _ = block.metadata();
     let _ = inspect(&block);
@@ -103,6 +112,63 @@ fn damaged(places: &[u8]) -> Vec<u8> {
     with_footer(&file, off)
 }
 
+/// The sound block with bytes of its units replaced: pairs of a place (two bytes) and a value.
+fn damaged_units(places: &[u8]) -> Vec<u8> {
+    static UNITS: OnceLock<Vec<block_units::Unit>> = OnceLock::new();
+    let sound = sound();
+    let footer = sound.len() - FOOTER;
+    let off = u64::from_le_bytes(sound[footer..footer + 8].try_into().expect("eight")) as usize;
+    let units = UNITS.get_or_init(|| block_units::units(&sound[off..footer]));
+    let mut file = sound[..footer].to_vec();
+    for place in places.chunks_exact(3) {
+        let at = 8 + usize::from(u16::from_le_bytes([place[0], place[1]])) % (off - 8);
+        file[at] = place[2];
+    }
+    for unit in units {
+        let crc = crc32fast::hash(&file[unit.off..unit.off + unit.len]);
+        file[off + unit.crc_at..][..4].copy_from_slice(&crc.to_le_bytes());
+    }
+    with_footer(&file, off)
+}
+
+/// A histogram: of integers, floats, custom buckets, a gauge.
+fn histogram(kind: u32, n: u32) -> Histogram {
+    let custom = kind == 2;
+    let hint = if kind == 3 { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
+    let (schema, custom_values) =
+        if custom { (CUSTOM_SCHEMA, vec![0.5, 1.0, 2.5]) } else { (kind as i32, Vec::new()) };
+    let positive_spans = vec![Span { offset: (n / 8 % 2) as i32, length: 2 }];
+    if n == 7 {
+        return Histogram::stale();
+    }
+    if kind == 1 {
+        let (count, bucket) = (f64::from(n) * 2.5, f64::from(n) * 1.25);
+        let positive_buckets = vec![bucket, bucket];
+        let parts = HistogramParts {
+            schema,
+            count,
+            sum: 0.5,
+            positive_spans,
+            positive_buckets,
+            ..HistogramParts::default()
+        };
+        return Histogram::Float(parts.build(None).expect("valid"));
+    }
+    let (count, positive_buckets) = (u64::from(n) * 2, vec![u64::from(n); 2]);
+    let sum = f64::from(n);
+    let parts = HistogramParts {
+        hint,
+        schema,
+        count,
+        sum,
+        positive_spans,
+        positive_buckets,
+        custom_values,
+        ..HistogramParts::default()
+    };
+    Histogram::Integer(parts.build(None).expect("valid"))
+}
+
 fn sound() -> &'static [u8] {
     static SOUND: OnceLock<Vec<u8>> = OnceLock::new();
     SOUND.get_or_init(|| {
@@ -125,13 +191,32 @@ fn sound() -> &'static [u8] {
                 }
                 let timestamps: Vec<i64> = (0..20).map(|i| 1 + i * 1000 + part as i64 * 9_500).collect();
                 let values: Vec<f64> = (0..20).map(|i| f64::from(i * n)).collect();
-                writer.push_floats(n, &timestamps, &values).expect("in memory");
+                if n % 5 < 4 {
+                    writer.push_floats(n, &timestamps, &values).expect("in memory");
+                }
+                if n % 5 >= 3 {
+                    // Some series have both.
+                    let timestamps: Vec<i64> = timestamps.iter().map(|t| t + 3).collect();
+                    let histograms: Vec<_> = (0..20).map(|i| histogram(n / 5, i)).collect();
+                    writer.push_histograms(n, &timestamps, &histograms).expect("in memory");
+                }
             }
             writer.end_part().expect("one is open");
         }
         for n in (0..20_u32).step_by(3) {
             let step = |since, start| StartTimestamp { since, start };
             writer.push_starts(n, 1, &[step(0, -5), step(7000, 6500)]).expect("in memory");
+        }
+        for n in (0..20_u32).step_by(4) {
+            let exemplar = |timestamp| {
+                let labels = Labels::from_pairs([("trace_id", format!("t{n}"))]);
+                Exemplar { labels, value: f64::from(n), timestamp }
+            };
+            writer.push_exemplars(n, &[exemplar(500), exemplar(900)]).expect("in memory");
+        }
+        for (metric, kind) in [("m", MetricType::Counter), ("other", MetricType::StateSet)] {
+            let (metric, unit, help) = (metric.to_owned(), "seconds".to_owned(), "What it is.".to_owned());
+            writer.push_metadata(&MetricMetadata { metric, kind, unit, help }).expect("in memory");
         }
         let path = writer.finish().expect("in memory").path;
         let file = fs.open(&path, OpenMode::Read).expect("it is there");

@@ -11,7 +11,8 @@
 //! `histogram` its histograms · `offer` what becomes of a sample that is not simply the next float ·
 //! `starts` its start timestamps · `missed` what chunk files do not give back at a start, `unread` while it runs · `read_back` what samples are compared with in files · `exemplars` ·
 //! `closed` finished chunks and windows · `slab` where series lie · `shard` · `alias` senders' label bytes to series · `tenant` ·
-//! `shared_index` questions to its index, piece by piece.
+//! `shared_index` questions to its index, piece by piece · `test_support` for tests of other crates, with the feature
+//! `test-support`.
 
 mod alias;
 mod append;
@@ -39,6 +40,9 @@ mod stats;
 mod tenant;
 mod truncate;
 mod unread;
+
+#[cfg(feature = "test-support")]
+pub mod test_support;
 
 pub use append::Applied;
 pub use chunk_file::{CHUNK_FILE_VERSION, ChunkFiles, SpillStep};

@@ -228,6 +228,14 @@ impl Series {
         &self.open
     }
 
+    /// Takes the last bytes of the open chunk; whether there were some.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn cut_short(&mut self) -> bool {
+        let whole = self.open.len();
+        self.open.truncate(whole.saturating_sub(12));
+        self.open.len() + 12 == whole
+    }
+
     /// Gives a series without samples what it had before: closed chunks, and the samples of the open one.
     pub(crate) fn restore(
         &mut self,

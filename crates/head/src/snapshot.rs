@@ -17,6 +17,7 @@ mod more;
 mod piece;
 mod restore;
 mod side;
+mod watched;
 mod write;
 
 use std::path::{Path, PathBuf};

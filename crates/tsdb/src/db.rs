@@ -171,3 +171,6 @@ impl Drop for Db {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,15 @@ pub enum Error {
     /// The write-ahead log cannot be opened.
     #[error("cannot open the write-ahead log")]
     Log(#[from] chronolith_wal::Error),
+    /// A segment of the log cannot be opened: nothing is known of what it has. It is as it was.
+    #[error(
+        "the device does not open log segment {path}, which was left as it is; try again, or move it aside to start \
+         without what it has"
+    )]
+    Segment {
+        /// The segment.
+        path: PathBuf,
+    },
     /// What was pending could not be made durable. None of it was acknowledged.
     #[error("the last samples could not be written to the log; none of them was acknowledged")]
     LastCommit(#[from] chronolith_wal::CommitError),

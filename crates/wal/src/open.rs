@@ -314,7 +314,12 @@ fn link(env: &Env, dir: &Path, found: Vec<Found>, report: &mut OpenReport) -> Ve
         }
         linked.push(segment);
     }
-    for segment in linked.iter().filter(|segment| segment.header.is_none() && segment.end != UNKNOWN_END) {
+    // Of one that could not be opened nothing is known; that has been said.
+    let known = |report: &OpenReport, path: &Path| report.damage.iter().any(|damage| damage.path == *path);
+    for segment in linked.iter().filter(|segment| segment.header.is_none()) {
+        if known(report, &segment.path) {
+            continue;
+        }
         let bytes = segment.end.min(SEGMENT_HEADER_BYTES as u64);
         let (path, reason) = (segment.path.clone(), DamageReason::SegmentHeader);
         let mut damage = Damage { path, offset: 0, bytes, reason, quarantined: None };

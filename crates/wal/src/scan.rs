@@ -239,10 +239,10 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Reads a segment's header.
+/// Reads a segment's header. What the device refuses is asked for once more, as records are.
 pub(crate) fn read_header(file: &dyn File) -> HeaderStatus {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    match file.read_exact_at(0, &mut bytes) {
+    match file.read_exact_at(0, &mut bytes).or_else(|_| file.read_exact_at(0, &mut bytes)) {
         Ok(()) => SegmentHeader::decode(&bytes),
         Err(_) => HeaderStatus::Damaged,
     }

@@ -6,14 +6,17 @@ use std::path::Path;
 use chronolith_block::{
     Block, BlockRange, BlockWriter, Error, MergeSpec, Merged, PARTS_MAX, Section, inspect, merge, verify,
 };
+use chronolith_env::Rng as _;
 use chronolith_model::histogram::CounterResetHint;
 use chronolith_model::{Histogram, Labels, StartTimestamp, TimeRange};
+use chronolith_testkit::fake_env::SimRng;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::fixture::{
     DIR, Disk, Model, SampleStarts, Starts, Value, add, delete, histogram, inside, read, read_starts,
     sample_starts, spec, tombstone,
 };
+use crate::kinds::{KINDS, of_kind};
 use crate::roundtrip::{content, series};
 
 const HOURS2: i64 = 7_200_000;
@@ -57,24 +60,68 @@ fn frames_of_neighbours_are_copied() {
     assert_eq!(merged_model(&disk, &merged), all);
 }
 
+/// Cuts a day of twelve windows, and merges four at a time, then the three that come of that. Of 300 noisy series one in `renamed`
+/// has another name in each window. `late`: now and then two targets send samples late. Returns how many frames were copied, and
+/// how many written anew, by all merges.
+fn a_day_of_merges(renamed: Option<u64>, late: bool) -> (u64, u64) {
+    let (disk, mut all, mut frames) = (Disk::new(), Model::new(), (0, 0));
+    let rng = SimRng::new(5);
+    let mut merge = |disk: &Disk, number: u64, range: BlockRange, inputs: &[Block]| {
+        let merged = disk.merge(number, range, &inputs.iter().collect::<Vec<_>>());
+        frames = (frames.0 + merged.frames_copied, frames.1 + merged.frames_encoded);
+        disk.open(&merged.block.unwrap().path)
+    };
+    let mut thirds = Vec::new();
+    for third in 0..3_u64 {
+        let mut blocks = Vec::new();
+        for window in third * 4..third * 4 + 4 {
+            let start = window as i64 * HOURS2;
+            let range = BlockRange::new(start, start + HOURS2);
+            let samples = |phase: i64| -> BTreeMap<i64, Value> {
+                let value = || Value::Float(((rng.next_u64() >> 12) as f64 / 4096.7).to_bits());
+                (0..120).map(|i| (start + 1 + i * 60_000 - phase, value())).collect()
+            };
+            let name = |n: u64| match renamed {
+                Some(every) if n.is_multiple_of(every) => series("m", n + 1000 * (window + 1)),
+                _ => series("m", n),
+            };
+            let model: Model = (0..300).map(|n| (name(n), samples(0))).collect();
+            add(&mut all, &model);
+            blocks.push(disk.open(&disk.write(window * 2, range, &[(window * 2, model)])));
+            if late && window % 4 == 1 {
+                let of_late = |n| {
+                    let samples = samples(7).split_off(&(start + HOURS2 - 600_000));
+                    (name(n), samples)
+                };
+                let model: Model = [101, 102].map(of_late).into();
+                add(&mut all, &model);
+                blocks.push(disk.open(&disk.write(window * 2 + 1, range, &[(window * 2 + 1, model)])));
+            }
+        }
+        let start = third as i64 * 4 * HOURS2;
+        thirds.push(merge(&disk, 100 + third, BlockRange::new(start, start + 4 * HOURS2), &blocks));
+    }
+    let day = merge(&disk, 200, BlockRange::new(0, 12 * HOURS2), &thirds);
+    assert_eq!(read(&day, TimeRange::ALL), all);
+    frames
+}
+
 #[test]
 fn churning_series_leave_frames_alone() {
-    let disk = Disk::new();
-    let (mut blocks, mut all) = (Vec::new(), Model::new());
-    for number in 0..4_u64 {
-        let start = number as i64 * HOURS2;
-        let mut model = shifted(&content(30, 100), start);
-        for instance in 0..10 {
-            let labels = series("c_churn", number * 100 + instance);
-            model.insert(labels, BTreeMap::from([(start + 5, Value::Float(instance))]));
-        }
-        add(&mut all, &model);
-        let range = BlockRange::new(start, start + HOURS2);
-        blocks.push(disk.open(&disk.write(number, range, &[(number, model)])));
+    // Only ids change: whatever is renamed, all frames are taken over, in both merges of their life.
+    for renamed in [None, Some(10)] {
+        let (copied, encoded) = a_day_of_merges(renamed, false);
+        assert!(copied > 2 * 12 * 4, "some frames in each window: {copied}");
+        assert_eq!(encoded, 0, "{renamed:?}");
     }
-    let merged = disk.merge(100, BlockRange::new(0, 4 * HOURS2), &blocks.iter().collect::<Vec<_>>());
-    assert_eq!(merged.frames_encoded, 0, "only ids change");
-    assert_eq!(merged_model(&disk, &merged), all);
+    // What comes late touches its own frame.
+    for (renamed, percent) in [(None, 90), (Some(10), 90)] {
+        let (copied, encoded) = a_day_of_merges(renamed, true);
+        assert!(
+            encoded > 0 && copied * 100 >= percent * (copied + encoded),
+            "{renamed:?}: {copied}, {encoded}"
+        );
+    }
 }
 
 #[test]
@@ -344,6 +391,10 @@ fn value() -> impl Strategy<Value = Value> {
         1 => Just(Value::Float(0x7ff0_0000_0000_0002)),
         1 => Just(Value::Float(0x7ff8_0000_0000_1234)),
         3 => (0_u64..100).prop_map(histogram),
+        3 => (0_u64..4, 0..KINDS, 0_u64..30, 0_u64..40).prop_map(|(stale, kind, n, form)| {
+            let stale = stale == 3 && n % 5 == 0;
+            Value::Histogram(Box::new(if stale { Histogram::stale() } else { of_kind(kind, n, form) }))
+        }),
     ]
 }
 
@@ -479,9 +530,13 @@ fn check_hints(model: &Model, what: &str) -> usize {
         let mut before: Option<&Histogram> = None;
         for (t, value) in samples {
             let Value::Histogram(histogram) = value else { continue };
+            let hint = histogram.hint();
+            if hint == CounterResetHint::Gauge {
+                before = Some(histogram);
+                continue;
+            }
             let mut plain = (**histogram).clone();
             plain.set_hint(CounterResetHint::Unknown);
-            let hint = histogram.hint();
             if before.is_some() && hint != CounterResetHint::Unknown {
                 assert_eq!(hint, plain.hint_after(before), "{what}: {labels} at {t}");
                 known += usize::from(hint == CounterResetHint::NotReset);

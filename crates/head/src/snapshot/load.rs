@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chronolith_env::{Env, File, OpenMode};
+use chronolith_env::{Env, File as _, OpenMode};
 use chronolith_model::Timestamp;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use super::format::{self, Bound, FORMAT_VERSION, Header, HeaderStatus, Section, 
 use super::more;
 use super::restore::{self, Share, load_piece};
 use super::side::{load_exemplars, load_starts};
+use super::watched::Watched;
 use super::{
     EXTRA_SECTIONS_MAX, EXTRA_TYPE_MIN, ExtraSection, HeadState, ShardSummary, SnapshotError, TEMPORARY,
     numbers, path,
@@ -169,7 +170,7 @@ struct Candidate {
     created_ms: Timestamp,
     number: u32,
     path: PathBuf,
-    file: Box<dyn File>,
+    file: Watched,
     bytes: u64,
     sections: Sections,
 }
@@ -199,9 +200,9 @@ pub(super) fn load(env: &Env, dir: &Path, files: &ChunkFiles, head: &Head) -> Re
         loaded.unknown_damage = candidates.is_empty();
     }
     let alone = candidates.len() <= 1;
-    let chosen = choose((env, dir, files), &candidates, &mut loaded);
+    let chosen = choose((env, dir, files), &candidates, &mut loaded)?;
     if let Some(candidate) = chosen.and_then(|at| candidates.get(at)) {
-        candidate.load(env, dir, (head, files), &mut loaded);
+        candidate.load(env, dir, (head, files), &mut loaded)?;
         if let Some(refused) = files.refused() {
             return Err(refused.into());
         }
@@ -221,10 +222,14 @@ fn open(env: &Env, dir: &Path, number: u32) -> Result<Option<Candidate>, Snapsho
     // What cannot be opened (too many files, no permission) says nothing of its content: nothing is set aside for that.
     let file = env.fs.open(&path, OpenMode::Read)?;
     let bytes = file.len()?;
-    match Header::read(file.as_ref()) {
+    let file = Watched::new(file);
+    let header = Header::read(&file);
+    file.check()?;
+    match header {
         HeaderStatus::Valid(header) if header.number == number => {
             let bound = Bound { version: header.version, number };
-            let sections = Sections::of(file.as_ref(), bound, bytes);
+            let sections = Sections::of(&file, bound, bytes);
+            file.check()?;
             let (version, created_ms) = (header.version, header.created_ms);
             Ok(Some(Candidate { version, created_ms, number, path, file, bytes, sections }))
         }
@@ -240,13 +245,14 @@ fn choose(
     (env, dir, files): (&Env, &Path, &ChunkFiles),
     candidates: &[Candidate],
     loaded: &mut Loaded,
-) -> Option<usize> {
+) -> chronolith_env::Result<Option<usize>> {
     let before = loaded.clone();
     if candidates.len() > 1 {
         for (at, candidate) in candidates.iter().enumerate() {
             let damage = candidate.check(files);
+            candidate.file.check()?;
             if damage.is_empty() && candidate.sections.damage.is_none() {
-                return Some(at);
+                return Ok(Some(at));
             }
             if at + 1 < candidates.len() {
                 candidate.report(env, dir, damage, loaded);
@@ -255,7 +261,7 @@ fn choose(
         // The newest is reported again when it is loaded.
         *loaded = before;
     }
-    (!candidates.is_empty()).then_some(0)
+    Ok((!candidates.is_empty()).then_some(0))
 }
 
 impl Loaded {
@@ -296,7 +302,7 @@ impl Candidate {
         let mut damage = Vec::new();
         let (mut payload, mut scratch) = (Vec::new(), Vec::new());
         for section in &self.sections.found {
-            if section.payload(self.file.as_ref(), &mut payload).is_none() {
+            if section.payload(&self.file, &mut payload).is_none() {
                 damage.push((*section, SnapshotDamageReason::Payload));
                 continue;
             }
@@ -338,7 +344,13 @@ impl Candidate {
         }
     }
 
-    fn load(&self, env: &Env, dir: &Path, (head, files): (&Head, &ChunkFiles), loaded: &mut Loaded) {
+    fn load(
+        &self,
+        env: &Env,
+        dir: &Path,
+        (head, files): (&Head, &ChunkFiles),
+        loaded: &mut Loaded,
+    ) -> chronolith_env::Result<()> {
         (loaded.number, loaded.bytes, loaded.created_ms) = (Some(self.number), self.bytes, self.created_ms);
         let mut damage = Vec::new();
         self.common(head, loaded, &mut damage);
@@ -354,6 +366,8 @@ impl Candidate {
             }));
         }
         env.scheduler.run_all(tasks);
+        // Whoever asked is to ask again, of what is there; nothing is set aside.
+        self.file.check()?;
         for share in shares {
             let share = share.into_inner();
             loaded.series += share.series;
@@ -392,6 +406,7 @@ impl Candidate {
         let of_samples = |(section, _): &(Section, SnapshotDamageReason)| section.has_samples();
         loaded.unknown_damage |= damage.iter().any(of_samples) || !self.sections.all_found;
         self.report(env, dir, damage, loaded);
+        Ok(())
     }
 
     /// The report of a chunk that was to be read, while `section` was loaded, and cannot be.
@@ -416,7 +431,7 @@ impl Candidate {
             if !matches!(section.section_type, format::HEAD | format::EXEMPLARS) && !extra {
                 continue;
             }
-            if section.payload(self.file.as_ref(), &mut payload).is_none() {
+            if section.payload(&self.file, &mut payload).is_none() {
                 damage.push((*section, SnapshotDamageReason::Payload));
                 continue;
             }
@@ -449,7 +464,7 @@ impl Candidate {
                 // Of a program to come; by the rule of versions not needed to read the rest.
                 continue;
             }
-            if section.payload(self.file.as_ref(), &mut payload).is_none() {
+            if section.payload(&self.file, &mut payload).is_none() {
                 share.damage.push((*section, SnapshotDamageReason::Payload));
                 whole = false;
                 continue;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chronolith_env::Rng as _;
 use chronolith_model::{
     Exemplar, Histogram, HistogramSample, Labels, Matcher, Sample, TenantId, TimeRange,
-    histogram::{HistogramParts, Span},
+    histogram::{CUSTOM_SCHEMA, CounterResetHint, HistogramParts, Span},
 };
 use chronolith_storage::{
     Admin as _, AppendOutcome, Appender as _, ExemplarBatch, ExemplarEntry, ExemplarQuery, LabelSource,
@@ -38,26 +38,35 @@ impl LabelSource for One {
     }
 }
 
-fn histogram(n: u64, float: bool) -> Histogram {
+/// One of integers, of floats, of custom buckets (of floats too), or a gauge of any of these.
+fn histogram(n: u64, kind: u64) -> Histogram {
+    let hint = if kind >= 4 { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
+    let custom = kind % 4 >= 2;
+    let (schema, custom_values) =
+        if custom { (CUSTOM_SCHEMA, vec![0.1, n as f64, 1e6, 1e7, 1e8, 1e9, 1e10]) } else { (3, Vec::new()) };
     let spans = vec![Span { offset: (n % 5) as i32, length: 1 + (n % 3) as u32 }];
     let length = 1 + n % 3;
-    if float {
+    if kind % 2 == 1 {
         let parts = HistogramParts::<f64> {
-            schema: 3,
+            hint,
+            schema,
             sum: n as f64 * 0.3,
             count: (length * n) as f64,
             positive_spans: spans,
             positive_buckets: vec![n as f64; length as usize],
+            custom_values,
             ..HistogramParts::default()
         };
         return Histogram::Float(parts.build(None).expect("valid"));
     }
     let parts = HistogramParts::<u64> {
-        schema: 3,
+        hint,
+        schema,
         sum: n as f64 * 0.7,
         count: length * n,
         positive_spans: spans,
         positive_buckets: vec![n; length as usize],
+        custom_values,
         ..HistogramParts::default()
     };
     Histogram::Integer(parts.build(None).expect("valid"))
@@ -122,6 +131,8 @@ fn same(db: &Db, model: &Model, when: &str) {
         for (t, found) in samples.histogram_timestamps.iter().zip(&samples.histograms) {
             let (Value::Histogram(histogram), _) = &known[t] else { panic!("a histogram") };
             assert!(found.same_observations(histogram), "{when}: {id} {t}: {found:?}, {histogram:?}");
+            let gauge = |histogram: &Histogram| histogram.hint() == CounterResetHint::Gauge;
+            assert_eq!(gauge(found), gauge(histogram), "{when}: {id} {t}");
         }
         for (t, (_, start)) in known {
             assert_eq!(samples.start_at(*t), *start, "{when}: {id} {t}: {:?}", samples.starts);
@@ -149,7 +160,7 @@ fn write(db: &Db, rng: &SimRng, now: i64, model: &mut Model, known: &mut Exempla
     let t = now - late;
     let value = match (id % 3, rng.next_u64() % 10) {
         (0, _) | (1, 0) => Value::Float(rng.next_u64()),
-        (_, n) => Value::Histogram(histogram(1 + rng.next_u64() % 1000, n > 6)),
+        (_, n) => Value::Histogram(histogram(1 + rng.next_u64() % 1000, n.saturating_sub(2))),
     };
     let start = if id.is_multiple_of(2) { t.div_euclid(2_400_000) * 2_400_000 } else { 0 };
     let outcome = append(db, id, t, &value, start);

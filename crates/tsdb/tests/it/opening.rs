@@ -1,11 +1,19 @@
 //! Opening and closing data directories.
 
-use std::{error::Error as _, path::Path};
+use std::{
+    error::Error as _,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use chronolith_env::{Env, Fs, Op};
+use chronolith_env::{Env, Fs, Job, JobHandle, Op, Scheduler, ThreadScheduler};
 use chronolith_model::TenantId;
 use chronolith_storage::StorageError;
-use chronolith_testkit::fault_fs::Fault;
+use chronolith_testkit::fault_fs::{CrashMode, Fault};
 use chronolith_tsdb::{Db, DbOptions, Error};
 
 use crate::fixture::{DIR, Machine, NOW, append, content, count, quick, scrape};
@@ -101,4 +109,71 @@ fn a_closed_database_takes_nothing_and_still_answers() {
     let (db, report) = machine.open(quick());
     assert_eq!(report.samples, 5);
     assert_eq!(count(&content(&db, &tenant)), 5);
+}
+
+/// Threads, of which a start is told to use three; and how many tasks it gave them.
+#[derive(Debug, Default)]
+struct Three {
+    threads: ThreadScheduler,
+    tasks: Mutex<Vec<usize>>,
+    /// Tasks that were at work at the same time, at most.
+    at_once: AtomicUsize,
+}
+
+impl Scheduler for Three {
+    fn spawn(&self, name: &str, job: Box<dyn Job>) -> chronolith_env::Result<Box<dyn JobHandle>> {
+        self.threads.spawn(name, job)
+    }
+
+    /// No task begins before all have a thread, or ten seconds have passed.
+    fn run_all<'env>(&self, tasks: Vec<Box<dyn FnOnce() + Send + 'env>>) {
+        let (count, begun) = (tasks.len(), AtomicUsize::new(0));
+        self.tasks.lock().expect("nobody panics").push(count);
+        let together = tasks.into_iter().map(|task| {
+            let begun = &begun;
+            Box::new(move || {
+                let now = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                self.at_once.fetch_max(now, Ordering::SeqCst);
+                let end = Instant::now() + Duration::from_secs(10);
+                while begun.load(Ordering::SeqCst) < count && Instant::now() < end {
+                    std::thread::yield_now();
+                }
+                assert_eq!(begun.load(Ordering::SeqCst), count, "one waits for the other");
+                task();
+            }) as Box<dyn FnOnce() + Send + '_>
+        });
+        self.threads.run_all(together.collect());
+    }
+
+    fn parallelism(&self) -> usize {
+        3
+    }
+}
+
+#[test]
+fn a_start_reads_the_log_and_the_snapshot_with_as_many_threads_as_it_may() {
+    let mut machine = Machine::new();
+    let tenant = TenantId::default();
+    let (db, _) = machine.open(quick());
+    let write = |db: &Db, t| append(db, &tenant, &scrape("m", 100, t, 1.0)).expect("taken").ticket.wait();
+    write(&db, NOW).expect("durable");
+    db.close().expect("closes");
+    drop(db);
+    for closed in [true, false] {
+        let scheduler = Arc::new(Three::default());
+        machine.env.scheduler = Arc::clone(&scheduler) as Arc<dyn Scheduler>;
+        let (db, report) = machine.open(quick());
+        assert!(report.samples >= 100, "{report:?}");
+        let tasks = std::mem::take(&mut *scheduler.tasks.lock().expect("nobody panics"));
+        // The snapshot; behind a kill also the log, its definitions and its samples.
+        assert!(tasks.len() >= if closed { 1 } else { 3 }, "{tasks:?}");
+        assert!(tasks.iter().all(|tasks| *tasks == 3), "{tasks:?}");
+        assert_eq!(scheduler.at_once.load(Ordering::SeqCst), 3);
+        if closed {
+            (1..20).for_each(|n| write(&db, NOW + n * 1000).expect("durable"));
+            machine.crash(db, CrashMode::LoseUnsynced, 1);
+        } else {
+            assert_eq!(count(&content(&db, &tenant)), 2000);
+        }
+    }
 }

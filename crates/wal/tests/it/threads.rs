@@ -1,12 +1,17 @@
 //! Many writers at once, on the real file system.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use chronolith_env::Env;
-use chronolith_wal::{CommitError, LogSource, ShardLog, Turn, Wal, WalOptions};
+use chronolith_wal::{
+    CommitError, LogSource, LoggedBlob, LoggedSample, LoggedStart, Replay, SeriesDef, ShardLog, Turn, Wal,
+    WalOptions,
+};
+use parking_lot::{Condvar, Mutex};
 
 use crate::support::{Row, Shards, replay_with};
 
@@ -29,7 +34,7 @@ fn a_panic_of_the_committer_ends_the_log_at_once() {
     let nothing = log.ticket();
     log.sample(1, 1, 1.0);
     let begin = Instant::now();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| assert!(matches!(wal.wait(log.ticket()), Err(CommitError::Died))));
         }
@@ -83,7 +88,7 @@ fn every_acknowledged_sample_of_many_writers_is_there() {
         }
         rows
     };
-    let mut want: Vec<Row> = std::thread::scope(|scope| {
+    let mut want: Vec<Row> = thread::scope(|scope| {
         let handles: Vec<_> = (0..6).map(|id| scope.spawn(move || writer(id))).collect();
         handles.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
     });
@@ -102,5 +107,84 @@ fn every_acknowledged_sample_of_many_writers_is_there() {
         for (series, t, _) in rows {
             assert!(last.insert(series, t).is_none_or(|before| before < t));
         }
+    }
+}
+
+/// Holds up whoever hands over the first entries until others do so at the same time.
+#[derive(Default)]
+struct Meeting {
+    /// Shards that have been handed over something, by thread.
+    inside: Mutex<HashMap<ThreadId, BTreeSet<usize>>>,
+    changed: Condvar,
+    /// Nobody came.
+    given_up: AtomicBool,
+}
+
+impl Meeting {
+    /// Waits for as many threads as there are `workers`, if they come.
+    fn meet(&self, shard: usize, workers: usize) {
+        let mut inside = self.inside.lock();
+        inside.entry(thread::current().id()).or_default().insert(shard);
+        self.changed.notify_all();
+        let end = Instant::now() + Duration::from_secs(10);
+        while inside.len() < workers && !self.given_up.load(Ordering::Relaxed) {
+            let late = self.changed.wait_until(&mut inside, end).timed_out();
+            self.given_up.fetch_or(late, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sees which threads hand over what.
+#[derive(Default)]
+struct Met {
+    definitions: Meeting,
+    samples: Meeting,
+}
+
+const WORKERS: usize = 3;
+
+impl Replay for Met {
+    fn series(&self, shard: usize, _: &SeriesDef<'_>) {
+        self.definitions.meet(shard, WORKERS);
+    }
+
+    fn floor(&self, _: Option<&str>, _: i64) {}
+
+    fn samples(&self, shard: usize, _: u64, _: &[LoggedSample]) {
+        self.samples.meet(shard, WORKERS);
+    }
+
+    fn histograms(&self, _: usize, _: u64, _: &[LoggedBlob<'_>]) {}
+
+    fn starts(&self, _: usize, _: u64, _: &[LoggedStart]) {}
+
+    fn exemplars(&self, _: usize, _: u64, _: &[LoggedBlob<'_>]) {}
+}
+
+#[test]
+fn shards_are_replayed_at_the_same_time_by_several_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let options = WalOptions { shards: 7, ..WalOptions::default() };
+    let shards = Shards::new(7);
+    let wal = Wal::open(&env, dir.path(), options).unwrap().start(Arc::<Shards>::clone(&shards)).unwrap();
+    for t in 0..3 {
+        let batches = (0..7).map(|shard| shards.append(shard, &[(shard as u32, t, 1.0)])).collect::<Vec<_>>();
+        wal.wait(batches.into_iter().max().unwrap()).unwrap();
+    }
+    wal.close().unwrap();
+    let met = Met::default();
+    let report = Wal::open(&env, dir.path(), options).unwrap().replay(WORKERS, &met).unwrap();
+    // A definition stands twice.
+    assert_eq!((report.series, report.samples), (14, 21));
+    for meeting in [met.definitions, met.samples] {
+        let inside = meeting.inside.into_inner();
+        // A pass may take up new threads for each window, but all there is here is one window.
+        assert_eq!(inside.len(), WORKERS, "each waits in the middle of its work for the others: {inside:?}");
+        let mut by_shard = BTreeSet::new();
+        for shards in inside.values() {
+            assert!(shards.len() >= 2 && shards.iter().all(|shard| by_shard.insert(*shard)), "{inside:?}");
+        }
+        assert_eq!(by_shard.len(), 7, "a shard is one thread's alone");
     }
 }
