@@ -1,5 +1,6 @@
 //! End-to-end tests: Chronolith as a program, among real programs.
 
+mod bad_input;
 mod bad_queries;
 mod bad_writes;
 mod command_line;

@@ -11,6 +11,9 @@ use crate::remote_write::LabelMap;
 /// Largest relative difference of two values that count as equal.
 pub const TOLERANCE: f64 = 1e-9;
 
+/// What the rounding of subnormal numbers, whose digits are few, may add to that.
+pub const TOLERANCE_SUBNORMAL: f64 = 2e-323;
+
 /// A sample of an answer: time in ms, value.
 pub type Point = (i64, Sampled);
 
@@ -185,13 +188,14 @@ impl Answer {
     }
 }
 
-/// Whether two values count as equal: NaN equals NaN, otherwise within [`TOLERANCE`], signs of zero apart.
+/// Whether two values count as equal: NaN equals NaN, otherwise within [`TOLERANCE`] and [`TOLERANCE_SUBNORMAL`], signs of
+/// zero apart.
 #[must_use]
 pub fn values_equal(a: f64, b: f64) -> bool {
     if a.is_nan() || b.is_nan() {
         return a.is_nan() && b.is_nan();
     }
-    a == b || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+    a == b || (a - b).abs() <= (TOLERANCE * a.abs().max(b.abs())).max(TOLERANCE_SUBNORMAL)
 }
 
 /// Whether two samples count as equal: as [`values_equal`], in each number of histograms.

@@ -16,6 +16,8 @@ pub struct Vocabulary {
     pub floats: &'static [&'static str],
     /// Selectors of floats that are all different at most times.
     pub distinct: &'static [&'static str],
+    /// A single float that grows by 1 with every sample.
+    pub ramp: &'static str,
     /// Selectors of native histograms of counters; series among them may switch between both kinds.
     pub histograms: &'static [&'static str],
     /// Selectors of native histograms of gauges.
@@ -45,6 +47,7 @@ const RANGES: &[&str] =
     &["30s", "1m", "90s", "2m", "5m", "10m", "29999ms", "1h", "3m", "45s", "2m", "5m", "59999ms", "4m1ms"];
 const NUMBERS: &[&str] = &[
     "0", "1", "2", "-1", "0.5", "100", "NaN", "Inf", "-Inf", "1e3", "3", "-0.5", "10", "1m", "0.1", "1e100",
+    "5e-324", "-1e-310", "-0", "1e308",
 ];
 const COMPARISONS: &[&str] =
     &["==", "!=", ">", "<", ">=", "<=", "== bool", "!= bool", "> bool", "< bool", ">= bool", "<= bool"];
@@ -160,7 +163,11 @@ impl Expressions {
             text += self.pick(&["30s", "5m", "-1m", "1h", "7s", "-10m", "0s"]);
         }
         if self.chance(9) {
-            let time = self.at.0 + self.rng.below((self.at.1 - self.at.0).unsigned_abs()) as i64;
+            let time = match self.rng.below(6) {
+                0 => self.at.0 + self.pick(&[0, -1, 1, 299_999, 300_000]),
+                1 => self.at.1 + self.pick(&[0, -1, 1, 299_999, 300_000]),
+                _ => self.at.0 + self.rng.below((self.at.1 - self.at.0).unsigned_abs()) as i64,
+            };
             match self.rng.below(3) {
                 0 => text += " @ start()",
                 1 => text += " @ end()",
@@ -246,7 +253,10 @@ impl Expressions {
 
     fn elementwise(&mut self, depth: usize, exactness: Exactness) -> String {
         if exactness == Close && self.chance(50) {
-            return format!("{}({})", self.pick(SMOOTH_FUNCTIONS), self.vector(depth - 1, Exact));
+            let (function, inner) = (self.pick(SMOOTH_FUNCTIONS), self.vector(depth - 1, Exact));
+            // What Go's logarithms give of subnormal numbers depends on the machine.
+            let least = if matches!(function, "ln" | "log10") { " > 1e-300" } else { "" };
+            return format!("{function}({inner}{least})");
         }
         let inner = self.vector(depth - 1, Exact);
         match self.rng.below(25) {
@@ -300,14 +310,41 @@ impl Expressions {
         match self.rng.below(6) {
             // Which of equal values ranks first depends on the order of Go's maps.
             0 => {
-                let (function, k) = (self.pick(&["topk", "bottomk"]), self.pick(&["1", "2", "3", "0", "10"]));
-                format!("{function}{group}({k}, {}{})", self.pick(self.words.distinct), self.modifiers())
+                let (function, vector) = (self.pick(&["topk", "bottomk"]), self.all_different());
+                let k = match self.rng.below(4) {
+                    // Not the same at each step.
+                    0 => {
+                        let ramp = self.words.ramp;
+                        format!("scalar({ramp}) % {}", self.pick(&["4", "7", "2.5"]))
+                    }
+                    _ => self.pick(&["1", "2", "3", "0", "10", "1.9", "-1", "1e9"]).to_owned(),
+                };
+                format!("{function}{group}({k}, {vector})")
+            }
+            1 if self.chance(40) => {
+                let ratio = self.pick(&["0.5", "-0.5", "0.1", "-0.1", "1", "-1", "0", "1.5"]);
+                format!("limit_ratio{group}({ratio}, {inner})")
             }
             1 => format!("count_values{group}(\"{}\", {inner})", self.pick(&["v", "job", "val"])),
             2 => format!("group{group}({inner})"),
             3 => format!("min{group}({inner})"),
             4 => format!("max{group}({inner})"),
             _ => format!("count{group}({inner})"),
+        }
+    }
+
+    /// A vector of floats of which no two are equal at most times; at which time which is greater differs.
+    fn all_different(&mut self) -> String {
+        let name = self.pick(self.words.distinct);
+        let range = self.pick(&["1m", "5m", "29999ms", "10m"]);
+        let modifiers = self.modifiers();
+        match self.rng.below(6) {
+            0 => format!("-{name}{modifiers}"),
+            1 => format!("last_over_time({name}[{range}]{modifiers})"),
+            2 => format!("({name}{modifiers} * 3)"),
+            // Some of them come and go.
+            3 => format!("({name}{modifiers} > {})", self.pick(&["0", "-1", "2.5"])),
+            _ => format!("{name}{modifiers}"),
         }
     }
 
@@ -451,6 +488,7 @@ mod tests {
     const WORDS: Vocabulary = Vocabulary {
         floats: &["a", "{b=\"c\"}"],
         distinct: &["d"],
+        ramp: "r",
         histograms: &["h"],
         gauges: &["g"],
         buckets: &["x_bucket"],

@@ -4,6 +4,8 @@
 //! no repetition is a literal, `\Q...\E` quotes, classes know no set operators, only the flags `imsU` exist, `a**` is
 //! an error. The rewriting is a scan over the text that also finds the errors, with Go's words.
 
+use std::borrow::Cow;
+
 use crate::error::SyntaxError;
 
 /// How deep groups may nest.
@@ -30,7 +32,6 @@ fn scan(pattern: &str, capture: bool) -> Result<Scan<'_>> {
         pos: 0,
         out: String::with_capacity(pattern.len() + 16),
         depth: 0,
-        names: Vec::new(),
         capture,
         groups: Vec::new(),
         previous: Previous::Nothing,
@@ -60,7 +61,6 @@ struct Scan<'a> {
     pos: usize,
     out: String,
     depth: usize,
-    names: Vec<&'a str>,
     /// Write groups so that they capture.
     capture: bool,
     /// The names of the groups seen.
@@ -257,10 +257,6 @@ impl<'a> Scan<'a> {
         if name.is_empty() || !name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) {
             return invalid(self.since(start));
         }
-        if self.names.contains(&name) {
-            return Err(SyntaxError::new("duplicate capture group name", name));
-        }
-        self.names.push(name);
         self.push_capture(Some(name))
     }
 
@@ -296,8 +292,7 @@ impl<'a> Scan<'a> {
                     self.previous = Previous::Nothing;
                     return Ok(());
                 }
-                None => return Err(SyntaxError::new("missing closing )", self.src)),
-                Some(_) => {
+                _ => {
                     return Err(SyntaxError::new("invalid or unsupported Perl syntax", self.since(start)));
                 }
             }
@@ -366,12 +361,16 @@ impl<'a> Scan<'a> {
                     Some(_) => {}
                     None => return invalid(self.from(start)),
                 }
-                let text = self.since(start);
-                // Asked here so that the error has Go's words.
-                if regex_syntax::Parser::new().parse(text).is_err() {
-                    return invalid(text);
+                let mut text = Cow::Borrowed(self.since(start));
+                if let Some(name) = text.get(2..).and_then(|name| name.strip_prefix("{^")) {
+                    let sign = if text.starts_with(r"\p") { 'P' } else { 'p' };
+                    text = format!("\\{sign}{{{name}").into();
                 }
-                out.push_str(text);
+                // Asked here so that the error has Go's words.
+                if regex_syntax::Parser::new().parse(&text).is_err() {
+                    return invalid(self.since(start));
+                }
+                out.push_str(&text);
                 return Ok(true);
             }
             _ => return Ok(false),

@@ -48,6 +48,7 @@ fn anchored_at_both_ends_with_go_semantics() {
     check(r"a\b.*", &["a", "a b", "a\u{e9}"], &["ab"]);
     check(r"\pL+", &["a\u{e9}"], &["1"]);
     check(r"[\p{Greek}x]", &["\u{3b1}", "x"], &["y"]);
+    check(r"\p{^Greek}[\P{^Greek}]", &["y\u{3b1}"], &["\u{3b1}\u{3b1}", "yy"]);
     check(r"\Qa.b\E.", &["a.bc"], &["axbc"]);
     check(r"a{,2}", &["a{,2}"], &["a", "aa"]);
     check(r"a{2}", &["aa"], &["a", "a{2}"]);
@@ -61,6 +62,7 @@ fn anchored_at_both_ends_with_go_semantics() {
     check(r"\/\-\_", &["/-_"], &[]);
     check("a#b c", &["a#b c"], &[]);
     check("(?P<x>a)(?<y>b)", &["ab"], &["a"]);
+    check("(?P<x>a)(?P<x>b)", &["ab"], &["a"]);
     check(".", &["a", "\n", "\u{1f600}"], &["", "ab"]);
     check("a.c|.*z", &["abc", "z", "yz"], &["ab", ""]);
     check("foo(bar|baz).*", &["foobar", "foobazx"], &["foo", "xfoobar"]);
@@ -82,8 +84,11 @@ fn errors_have_gos_words() {
     check_error(r"\1", r"invalid escape sequence: `\1`");
     check_error("a\\", "trailing backslash at end of expression: ``");
     check_error("(?x)a", "invalid or unsupported Perl syntax: `(?x`");
+    check_error("(?", "invalid or unsupported Perl syntax: `(?`");
+    check_error("(?i", "invalid or unsupported Perl syntax: `(?i`");
     check_error("(?=a)", "invalid or unsupported Perl syntax: `(?=`");
     check_error("(?P<a-b>x)", "invalid named capture: `(?P<a-b>`");
+    check_error(r"\p{^Nope}", r"invalid character class range: `\p{^Nope}`");
     check_error(r"\p{Nope}", r"invalid character class range: `\p{Nope}`");
     check_error("[[:nope:]]", "invalid character class range: `[:nope:]`");
 }

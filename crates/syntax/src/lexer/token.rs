@@ -162,10 +162,10 @@ fn shortened(text: &str) -> String {
     out
 }
 
-/// `c` as Go's `%q` prints a rune; `None` (the end of input) prints as the replacement character.
+/// `c` as Go's `%q` prints a rune; `None` (the end of input) prints as the replacement character, which stands for itself.
 pub(super) fn quoted_char(c: Option<char>) -> String {
     match c {
-        None => "'\u{fffd}'".to_owned(),
+        None | Some(char::REPLACEMENT_CHARACTER) => "'\u{fffd}'".to_owned(),
         Some('\'') => "'\\''".to_owned(),
         Some('"') => "'\"'".to_owned(),
         Some(c) => {

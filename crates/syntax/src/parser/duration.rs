@@ -95,17 +95,18 @@ impl Parser<'_> {
             return self.signed_duration(token, sign, operand);
         }
         match token.kind {
-            TokenKind::Number | TokenKind::Duration => self.duration_literal(token),
+            TokenKind::Number | TokenKind::Duration => self.duration_literal(token, token.span),
             TokenKind::LeftParen => self.duration_in_parens(token),
             TokenKind::Special(word) => self.duration_call(token, word, token.span),
             _ => Err(Fail::Unexpected(token)),
         }
     }
 
-    fn duration_literal(&mut self, token: Token) -> Parsed<DurationTree> {
+    /// `blamed` is where it is said that it is out of range.
+    fn duration_literal(&mut self, token: Token, blamed: Span) -> Parsed<DurationTree> {
         let number = self.number(token)?;
         if !number.is_duration() {
-            return self.meaning_error(token.span, "duration out of range");
+            return self.meaning_error(blamed, "duration out of range");
         }
         self.duration_tree(DurationKind::Number(number), token.span, 0)
     }
@@ -192,6 +193,10 @@ impl Parser<'_> {
                 let operand = self.duration(expr::POWER)?;
                 let operand = self.signed_duration(token, op, operand)?;
                 return self.duration_operators(operand, 0);
+            }
+            TokenKind::Number | TokenKind::Duration => {
+                self.next()?;
+                self.duration_literal(inner, token.span)?
             }
             _ => self.duration_operand()?,
         };
