@@ -34,7 +34,7 @@ pub use meta::{
     BlockMeta, BlockRange, BlockSpec, FORMAT_VERSION, FileName, PARTS_HARD_MAX, PARTS_MAX, SERIES_MAX,
     SOURCES_MAX, block_path, series_order, tombstones_path,
 };
-pub use reader::{Block, Fragment, SeriesReader, SeriesSamples, rehint};
+pub use reader::{Block, Fragment, ReadCounts, SeriesReader, SeriesSamples, rehint};
 pub use tombstones::{TOMBSTONES_BYTES_MAX, TOMBSTONES_MAX, Tombstone};
 pub use ulid::{ULID_TEXT_BYTES, Ulid, UlidError};
 pub use verify::{PROBLEMS_MAX, VerifyReport, verify};

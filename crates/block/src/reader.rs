@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 pub use samples::{Fragment, SeriesReader, SeriesSamples, rehint};
+pub use source::ReadCounts;
 use source::{IndexSource, Source};
 
 use crate::FORMAT_VERSION;

@@ -91,9 +91,20 @@ pub(crate) struct QueryArgs {
     /// Step of a range query: seconds or a duration such as 1m
     #[arg(long, value_name = "DURATION", requires = "start", default_value = "1m", value_parser = step)]
     pub(crate) step: String,
+    /// Instead of the result print how the query is answered, as a tree: what would be done (plan), or what was done and
+    /// what each part took (analyze)
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "plan")]
+    pub(crate) explain: Option<Explain>,
     /// Print the server's JSON as it is, errors too
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `query --explain` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Explain {
+    Plan,
+    Analyze,
 }
 
 #[derive(Debug, Subcommand)]

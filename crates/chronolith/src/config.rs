@@ -6,7 +6,11 @@ mod check;
 mod memory;
 mod yaml;
 
-use std::{fmt, path::Path, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use chronolith_model::{format_duration, parse_duration};
@@ -99,11 +103,13 @@ pub(crate) struct QueryConfig {
     pub(crate) concurrency_max: usize,
     /// Step of subqueries that name none.
     pub(crate) subquery_step: Duration,
+    /// Where queries are logged; `None` = nowhere.
+    pub(crate) log_file: Option<PathBuf>,
     /// Experimental parts of the language that are on, by Prometheus' feature names.
     pub(crate) features: Vec<Feature>,
 }
 
-/// Experimental parts of the language.
+/// Experimental parts of the language and of what queries are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
     /// `promql-experimental-functions`
@@ -116,15 +122,18 @@ pub(crate) enum Feature {
     ExtendedRangeSelectors,
     /// `use-start-timestamps`
     StartTimestamps,
+    /// `promql-per-step-stats`
+    PerStepStats,
 }
 
 impl Feature {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::ExperimentalFunctions,
         Self::FillModifiers,
         Self::DelayedNameRemoval,
         Self::ExtendedRangeSelectors,
         Self::StartTimestamps,
+        Self::PerStepStats,
     ];
 
     /// As Prometheus names it.
@@ -135,6 +144,7 @@ impl Feature {
             Self::DelayedNameRemoval => "promql-delayed-name-removal",
             Self::ExtendedRangeSelectors => "promql-extended-range-selectors",
             Self::StartTimestamps => "use-start-timestamps",
+            Self::PerStepStats => "promql-per-step-stats",
         }
     }
 }
@@ -189,6 +199,7 @@ impl Default for Config {
                 series_max: engine.series_max,
                 concurrency_max: engine.concurrency_max,
                 subquery_step: engine.subquery_step,
+                log_file: None,
                 features: Vec::new(),
             },
             cors_origins: Vec::new(),
@@ -265,11 +276,12 @@ impl fmt::Display for Config {
         writeln!(f, "  series_limit: {}", query.series_max)?;
         writeln!(f, "  concurrency_limit: {}", query.concurrency_max)?;
         writeln!(f, "  subquery_step: {}", duration(query.subquery_step))?;
+        let log_file = query.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+        writeln!(f, "  log_file: {}", quoted(&log_file))?;
         let features: Vec<_> = query.features.iter().map(|feature| feature.name()).collect();
         writeln!(f, "  features: [{}]", features.join(", "))?;
         writeln!(f, "http:")?;
-        let origins: Vec<_> =
-            self.cors_origins.iter().map(|origin| format!("'{}'", origin.replace('\'', "''"))).collect();
+        let origins: Vec<_> = self.cors_origins.iter().map(|origin| quoted(origin)).collect();
         writeln!(f, "  cors_origins: [{}]", origins.join(", "))?;
         writeln!(f, "  connection_limit: {}", self.connections_max)?;
         writeln!(f, "self_scrape:")?;
@@ -278,6 +290,11 @@ impl fmt::Display for Config {
             None => writeln!(f, "  interval: 0s"),
         }
     }
+}
+
+/// As YAML, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn duration(d: Duration) -> String {
@@ -353,6 +370,7 @@ struct RawQuery {
     series_limit: Option<usize>,
     concurrency_limit: Option<usize>,
     subquery_step: Option<String>,
+    log_file: String,
     features: Vec<String>,
 }
 
@@ -458,6 +476,7 @@ impl RawQuery {
         set_count(&mut query.concurrency_max, "query.concurrency_limit", self.concurrency_limit)?;
         at_most(query.concurrency_max, "query.concurrency_limit", WAITING_MAX)?;
         set_duration(&mut query.subquery_step, "query.subquery_step", self.subquery_step, ms)?;
+        query.log_file = Some(PathBuf::from(self.log_file)).filter(|path| !path.as_os_str().is_empty());
         for name in self.features {
             let Some(feature) = Feature::ALL.into_iter().find(|feature| feature.name() == name) else {
                 let known: Vec<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();

@@ -1,5 +1,7 @@
 //! `chronolith query`: asks a running server and prints the answer.
 
+mod tree;
+
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, bail};
@@ -10,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::QueryArgs;
+use crate::cli::{Explain, QueryArgs};
 
 const TIMEOUT: Duration = Duration::from_secs(150);
 
@@ -43,11 +45,12 @@ struct Answer {
     infos: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Data {
     result_type: String,
     result: Value,
+    explain: Option<Value>,
 }
 
 /// Runs the query.
@@ -66,6 +69,9 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<Printed> {
         }
         "/api/v1/query"
     };
+    if let Some(explain) = args.explain {
+        form.append_pair("explain", if explain == Explain::Analyze { "analyze" } else { "1" });
+    }
     let url = format!("{}{endpoint}", args.url.trim_end_matches('/'));
     let (status, body) = tokio::time::timeout(TIMEOUT, post(&url, form.finish()))
         .await
@@ -74,9 +80,11 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<Printed> {
         bail!(something_else(&url, status, &body))
     };
     let json = || format!("{}\n", String::from_utf8_lossy(&body));
+    let explained = |data: Option<&Data>| data.and_then(|data| data.explain.as_ref()).map(tree::render);
     if let Some(error) = answer.error {
         let failure = format!("{}: {error}", answer.error_type.unwrap_or_default());
-        let text = if args.json { json() } else { String::new() };
+        let told = || explained(answer.data.as_ref()).unwrap_or_default();
+        let text = if args.json { json() } else { told() };
         return Ok(Printed { text, notes: String::new(), failure: Some(failure) });
     }
     let mut notes = String::new();
@@ -90,6 +98,12 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<Printed> {
         return Ok(Printed { text: json(), notes, failure: None });
     }
     let Some(data) = answer.data else { bail!(something_else(&url, status, &body)) };
+    if args.explain.is_some() {
+        let Some(text) = explained(Some(&data)) else {
+            bail!("{url} does not explain queries: it is no Chronolith, or an older one");
+        };
+        return Ok(Printed { text, notes, failure: None });
+    }
     if data.result.as_array().is_some_and(Vec::is_empty) {
         notes.push_str("no series: nothing matches at this time\n");
     }

@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use chronolith_env::Env;
 use chronolith_model::format_duration;
 use chronolith_promql::{Engine, EngineOptions};
 use chronolith_remote::remote_write::DecodeLimits;
-use chronolith_server::{AppState, Backend, CorsOrigins, HttpLimits, router};
+use chronolith_server::{AppState, Backend, CorsOrigins, HttpLimits, QueryLog, router};
 use chronolith_storage::{MemoryBudget, Reservation};
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
 use chronolith_wal::SyncPolicy;
@@ -24,11 +24,17 @@ use crate::{
     config::{Config, Feature, WalSync},
     info::Info,
     self_scrape,
-    signals::Signals,
+    signals::{Hangups, Signals},
 };
 
 /// Threads that may wait for commits, evaluate queries and the like: above the limits on writes and queries together.
 const BLOCKING_THREADS_SPARE: usize = 64;
+
+/// The file of running queries, in the data directory; it bears the name that Prometheus gives its own.
+const ACTIVE_QUERIES: &str = "queries.active";
+
+/// Longest wait, at the end, for the last lines of the query log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is asked to end.
 ///
@@ -45,7 +51,7 @@ pub(crate) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
     for warning in config.warnings(&args.data_dir) {
         warn!("{warning}");
@@ -56,6 +62,12 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let (memory, _shares) = memory(config)?;
     let engine = Arc::new(Engine::new(engine_options(config, memory.clone())));
     let state = AppState::new(engine, limits.clone(), Arc::clone(&about) as _);
+    if let Some(path) = &config.query.log_file {
+        let log = QueryLog::open(path);
+        state.set_query_log(
+            log.with_context(|| format!("query.log_file: cannot write to {}", path.display()))?,
+        );
+    }
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr().context("cannot listen")?;
@@ -77,6 +89,7 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let db = open(args, config).await?;
     db.share_memory(&memory);
     about.set_db(Arc::clone(&db));
+    keep_active_queries(&state, args);
     state.set_ready(Backend { appender: Arc::clone(&db) as _, queryable: Arc::clone(&db) as _ });
     banner(args, config, address);
     info!(listen = %address, data_dir = %args.data_dir.display(), "ready");
@@ -87,12 +100,15 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     });
 
     // A process that nobody can reach must end, so that its supervisor starts another.
-    let listening = tokio::select! {
-        signal = signals.next() => {
-            info!(signal, "ending: finishing running requests");
-            None
+    let listening = loop {
+        tokio::select! {
+            signal = signals.next() => {
+                info!(signal, "ending: finishing running requests");
+                break None;
+            }
+            ended = &mut http => break Some(ended),
+            () = hangups.next() => hung_up(&state),
         }
-        ended = &mut http => Some(ended),
     };
     state.set_stopping();
     let _ = stop.send(true);
@@ -109,6 +125,10 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
             .await
             .context("closing")?
             .context("closing the database")?;
+        state.end_active_queries();
+        if state.query_log().is_some_and(|log| !log.flush(LOG_PATIENCE)) {
+            warn!("the query log lacks the last lines: its disk does not answer");
+        }
         http.context("the HTTP server died")?.context("HTTP")?;
         anyhow::ensure!(!gone, "the HTTP server ended without being asked to");
         info!("ended");
@@ -120,6 +140,35 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
             error!(signal, "asked again: ending at once");
             anyhow::bail!("ended before running requests had finished; nothing acknowledged is lost")
         }
+    }
+}
+
+/// Tells which queries ran when the process before this one died, and keeps those of this one for the next.
+fn keep_active_queries(state: &AppState, args: &ServeArgs) {
+    let path = args.data_dir.join(ACTIVE_QUERIES);
+    match state.keep_active_queries(&path) {
+        Ok((unfinished, count)) => {
+            for query in &unfinished {
+                warn!(%query, "this query ran when the server last ended without having finished");
+            }
+            if count > unfinished.len() {
+                warn!(queries = count, "more queries ran when the server last ended");
+            }
+        }
+        Err(error) => {
+            warn!(path = %path.display(), %error, "it will not be known after a crash which queries ran");
+        }
+    }
+}
+
+/// What log rotation asks for.
+fn hung_up(state: &AppState) {
+    match state.query_log() {
+        Some(log) => {
+            log.reopen();
+            info!("SIGHUP: the query log is opened anew; the configuration is read at the start only");
+        }
+        None => info!("SIGHUP: nothing to do; the configuration is read at the start only"),
     }
 }
 
@@ -246,6 +295,7 @@ pub(crate) fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOpt
         subquery_step: query.subquery_step,
         delayed_name_removal: on(Feature::DelayedNameRemoval),
         use_start_timestamps: on(Feature::StartTimestamps),
+        per_step_stats: on(Feature::PerStepStats),
         ..EngineOptions::default()
     };
     options.parse.experimental_functions = on(Feature::ExperimentalFunctions);

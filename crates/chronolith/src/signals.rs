@@ -9,6 +9,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// the same wish.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
+/// SIGHUP.
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// Takes over the signal.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup()).context("cannot listen for signals")?))
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // No more will come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// SIGTERM and SIGINT.
 pub(crate) struct Signals {
     terminate: Signal,

@@ -45,6 +45,9 @@ pub struct EngineOptions {
     /// Let `rate`, `increase`, `irate` and `resets` use what is known of the time a counter began to count, and
     /// `start_timestamp` show it (experimental).
     pub use_start_timestamps: bool,
+    /// The statistics of a query by step may be told to those who ask the API for them (experimental). Results have them
+    /// anyway.
+    pub per_step_stats: bool,
 }
 
 impl Default for EngineOptions {
@@ -62,6 +65,7 @@ impl Default for EngineOptions {
             parse: ParseOptions::default(),
             delayed_name_removal: false,
             use_start_timestamps: false,
+            per_step_stats: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{MatchOp, Matcher, TimeRange};
-use chronolith_storage::{Querier, Queryable, SelectRequest, SeriesSet};
+use chronolith_storage::{Queryable, SelectRequest, SeriesSet};
 use chronolith_syntax::{
     ast::{Expr, ValueType},
     parse,
@@ -17,8 +17,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     annotations::Annotations,
-    api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory},
+    api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory, Value},
     eval::{Data, Executor, Scope, finish},
+    explain::{Costs, Explain, ExplainMode, Failed, Observed, tell},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
     pause::{Pause, is_slow_to_parse},
     plan::{PlanOptions, plan},
@@ -30,6 +31,14 @@ use crate::{
 fn check_regex(pattern: &str) -> Result<bool, String> {
     let matcher = Matcher::new("", MatchOp::Regex, pattern);
     CompiledMatcher::new(&matcher).map(|matcher| matcher.matches_empty()).map_err(|error| error.to_string())
+}
+
+/// What is to be told of a running query, and what was.
+#[derive(Default)]
+struct Telling {
+    mode: Option<ExplainMode>,
+    explain: Option<Box<Explain>>,
+    stats: QueryStats,
 }
 
 /// Evaluates queries. Cheap to share; limits concurrency across its users.
@@ -74,9 +83,38 @@ impl Engine {
     /// # Errors
     /// See [`QueryError`].
     pub async fn run(&self, storage: &dyn Queryable, query: &Query) -> Result<QueryResult, QueryError> {
+        self.execute(storage, query, &mut Telling::default()).await
+    }
+
+    /// As [`Engine::run`], and tells what the query is made of if there is a `mode` for that; with [`ExplainMode::Analyze`]
+    /// also what each part took. The result is the same, and so is the error; an explanation is beside that too, with the
+    /// costs of what was done before it.
+    pub async fn observe(
+        &self,
+        storage: &dyn Queryable,
+        query: &Query,
+        mode: Option<ExplainMode>,
+    ) -> Observed {
+        let mut telling = Telling { mode, ..Telling::default() };
+        let outcome = self.execute(storage, query, &mut telling).await;
+        let Telling { explain, stats, .. } = telling;
+        let outcome = match outcome {
+            Ok(result) => Ok((mode != Some(ExplainMode::Plan)).then_some(result)),
+            Err(error) => Err(Failed { error, stats }),
+        };
+        Observed { outcome, explain }
+    }
+
+    /// Runs `query`; with nothing but a plan to be told, its result is empty.
+    async fn execute(
+        &self,
+        storage: &dyn Queryable,
+        query: &Query,
+        telling: &mut Telling,
+    ) -> Result<QueryResult, QueryError> {
         let timeout = query.timeout.map_or(self.options.timeout, |timeout| timeout.min(self.options.timeout));
         let interrupt = Interrupt::new(query.cancel.clone(), timeout);
-        let mut stats = QueryStats::default();
+        let Telling { mode, explain, stats } = telling;
         let pause = Pause::new();
         if is_slow_to_parse(&query.text) {
             pause.before(usize::MAX).await;
@@ -95,9 +133,11 @@ impl Engine {
         stats.queue_time = queued.elapsed();
         interrupt.check(STAGE_EXECUTION)?;
 
-        let started = Instant::now();
+        let opening = Instant::now();
         let range = plan.range.unwrap_or(TimeRange::new(0, 0));
         let querier = storage.querier(&query.tenant, range).map_err(QueryError::Storage)?;
+        stats.prepare_time += opening.elapsed();
+        let costs = (*mode == Some(ExplainMode::Analyze)).then(|| Costs::new(&plan));
         let mut executor = Executor {
             plan: &plan,
             sets: Vec::new(),
@@ -111,28 +151,18 @@ impl Engine {
             delayed_name_removal: self.options.delayed_name_removal,
             pause: &pause,
             querier: &*querier,
+            costs: costs.as_ref(),
         };
-        executor.sets = select(&executor, &*querier).await?;
-        stats.prepare_time += started.elapsed();
-
-        let started = Instant::now();
-        let mut scope = Scope::new(grid);
-        executor.check_grid(grid)?;
-        let data = executor.eval(&plan.root, &mut scope).await?;
-        interrupt.check(STAGE_EVALUATION)?;
-        stats.eval_time = started.elapsed();
-
-        let started = Instant::now();
-        // What was evaluated and what is made of it are both there for a moment.
-        let bytes = result_bytes(&data);
-        ledger.charge(0, bytes)?;
-        let value = finish(data, grid, query.step.is_some(), self.options.delayed_name_removal)?;
-        stats.sort_time = started.elapsed();
+        let evaluated = if *mode == Some(ExplainMode::Plan) {
+            select(&mut executor).await.map(|()| (Value::Vector(Vec::new()), 0))
+        } else {
+            self.evaluate(&mut executor, query, grid, stats).await
+        };
+        *explain = mode.map(|_| Box::new(tell(&plan, &query.text, &executor.sets, costs.as_ref())));
+        stats.peak_samples = ledger.peak() as u64;
+        let (value, bytes) = evaluated?;
         drop(place);
 
-        stats.total_queryable_samples = scope.samples.iter().sum();
-        stats.samples_per_step = grid.times().zip(scope.samples).collect();
-        stats.peak_samples = ledger.peak() as u64;
         let (of_query, infos) = executor.notes.render(&query.text);
         // What the data lacks concerns all of the result.
         let mut warnings = querier.warnings();
@@ -140,7 +170,39 @@ impl Engine {
         drop(executor.sets);
         ledger.release_to(nothing);
         ledger.charge(0, bytes)?;
-        Ok(QueryResult { value, warnings, infos, stats, memory: ResultMemory(Some(ledger)) })
+        let (stats, memory) = (std::mem::take(stats), ResultMemory(Some(ledger)));
+        Ok(QueryResult { value, warnings, infos, stats, memory })
+    }
+
+    /// The value of the planned query, and about the bytes it holds.
+    async fn evaluate(
+        &self,
+        executor: &mut Executor<'_>,
+        query: &Query,
+        grid: Grid,
+        stats: &mut QueryStats,
+    ) -> Result<(Value, usize), QueryError> {
+        let started = Instant::now();
+        select(executor).await?;
+        stats.prepare_time += started.elapsed();
+
+        let started = Instant::now();
+        let mut scope = Scope::new(grid);
+        executor.check_grid(grid)?;
+        let evaluated = executor.eval(&executor.plan.root, &mut scope).await;
+        stats.eval_time = started.elapsed();
+        let data = evaluated?;
+        executor.interrupt.check(STAGE_EVALUATION)?;
+
+        let started = Instant::now();
+        // What was evaluated and what is made of it are both there for a moment.
+        let bytes = result_bytes(&data);
+        executor.ledger.charge(0, bytes)?;
+        let value = finish(data, grid, query.step.is_some(), self.options.delayed_name_removal)?;
+        stats.sort_time = started.elapsed();
+        stats.total_queryable_samples = scope.samples.iter().sum();
+        stats.samples_per_step = grid.times().zip(scope.samples).collect();
+        Ok((value, bytes))
     }
 
     /// Parses `text` as a query of this engine, within the memory a query may take.
@@ -201,13 +263,10 @@ fn grid(query: &Query, expr: &Expr) -> Result<Grid, QueryError> {
 }
 
 /// Selects everything the plan reads.
-async fn select(
-    executor: &Executor<'_>,
-    querier: &dyn Querier,
-) -> Result<Vec<Arc<dyn SeriesSet>>, QueryError> {
+async fn select(executor: &mut Executor<'_>) -> Result<(), QueryError> {
+    let querier = executor.querier;
     let held = executor.ledger.held();
     let mut compiler = Compiler::new(executor.ledger);
-    let mut sets: Vec<Arc<dyn SeriesSet>> = Vec::with_capacity(executor.plan.selections.len());
     for selection in &executor.plan.selections {
         executor.interrupt.check(STAGE_EXECUTION)?;
         let matchers = compiler.compile(&selection.matchers)?;
@@ -217,14 +276,13 @@ async fn select(
         }
         let set = executor.interruptible(querier.select(&request)).await?;
         executor.ledger.charge_series(set.len())?;
-        sets.push(set);
+        executor.sets.push(set);
         executor.pause.before(0).await;
     }
     // Nobody needs the matchers any more, but the series stay.
     drop(compiler);
     executor.ledger.release_to(held);
-    executor.ledger.charge(0, sets.iter().map(|set| selected_bytes(&**set)).sum())?;
-    Ok(sets)
+    executor.ledger.charge(0, executor.sets.iter().map(|set| selected_bytes(&**set)).sum())
 }
 
 /// About what a selection holds for its series: labels and where their samples are.
@@ -242,7 +300,6 @@ pub(crate) fn selected_bytes(set: &dyn SeriesSet) -> usize {
 
 /// What the result made of `data` holds, at most.
 fn result_bytes(data: &Data) -> usize {
-    const POINT_BYTES: usize = size_of::<(i64, f64)>();
     let series = |points: usize, labels: usize| size_of::<RangeSeries>() + points * POINT_BYTES + labels;
     let natives =
         |column: &Column| column.lane().map_or(0, |lane| lane.bytes() + lane.steps().len() * POINT_BYTES);
@@ -254,11 +311,15 @@ fn result_bytes(data: &Data) -> usize {
                 |s: &SeriesColumn| series(s.column.floats(), s.labels.size_bytes()) + natives(&s.column);
             vector.iter().map(one).sum()
         }
-        Data::Matrix(matrix) => {
-            let natives = |s: &RangeSeries| {
-                s.histograms.iter().map(|(_, native)| POINT_BYTES + native_bytes(native)).sum::<usize>()
-            };
-            matrix.iter().map(|s| series(s.points.len(), s.labels.size_bytes()) + natives(s)).sum()
-        }
+        Data::Matrix(matrix) => matrix.iter().map(range_series_bytes).sum(),
     }
 }
+
+/// About the memory a series of a range vector takes.
+pub(crate) fn range_series_bytes(series: &RangeSeries) -> usize {
+    let points = series.points.len() * POINT_BYTES;
+    let natives = series.histograms.iter().map(|(_, native)| POINT_BYTES + native_bytes(native));
+    size_of::<RangeSeries>() + points + series.labels.size_bytes() + natives.sum::<usize>()
+}
+
+const POINT_BYTES: usize = size_of::<(i64, f64)>();

@@ -33,7 +33,7 @@ mod values;
 mod windowed;
 mod xxh64;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use chronolith_storage::{BoxFuture, Querier, SeriesSet};
 use chronolith_syntax::ast::{Span, ValueType};
@@ -44,6 +44,7 @@ pub(crate) use self::{decoded::Decoded, finish::finish, natives::NativeSamples};
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
+    explain::Costs,
     limits::{Interrupt, Ledger, STAGE_EVALUATION, too_many_samples},
     pause::{LONG_VALUES, Pause},
     plan::{Node, Op, Plan},
@@ -104,6 +105,8 @@ pub(crate) struct Executor<'a> {
     pub(crate) pause: &'a Pause,
     /// For what cannot be selected before evaluation.
     pub(crate) querier: &'a dyn Querier,
+    /// What operators take is noted there, if anybody wants to know.
+    pub(crate) costs: Option<&'a Costs>,
 }
 
 /// The value of a leaf that is used again.
@@ -116,7 +119,7 @@ pub(crate) struct SharedLeaf {
     uses_left: usize,
 }
 
-impl Executor<'_> {
+impl<'e> Executor<'e> {
     /// The value of `node`.
     pub(crate) fn eval<'a>(
         &'a mut self,
@@ -143,6 +146,7 @@ impl Executor<'_> {
         Box::pin(async move {
             let count = node.grid.count;
             self.pause.before(count).await;
+            let watch = self.watch();
             let values = match &node.op {
                 Op::Number(value) => vec![*value; count],
                 Op::Time => node.grid.times().map(|t| t as f64 / 1_000.0).collect(),
@@ -162,6 +166,9 @@ impl Executor<'_> {
                 _ => return Err(unexpected(node)),
             };
             self.ledger.charge(values.len(), 0)?;
+            if let Some((costs, since)) = watch {
+                costs.scalar(node, since, values.len());
+            }
             Ok(values)
         })
     }
@@ -175,6 +182,7 @@ impl Executor<'_> {
         Box::pin(async move {
             self.interrupt.check(STAGE_EVALUATION)?;
             self.pause.before(node.grid.count).await;
+            let watch = self.watch();
             let before = self.ledger.held();
             let vector = match &node.op {
                 Op::Leaf(leaf) => self.whole_leaf(leaf, node, scope).await?,
@@ -190,15 +198,23 @@ impl Executor<'_> {
                 }
                 Op::Call(function, args) => self.vector_call(*function, args, node, scope).await?,
                 Op::Absent(labels, inner) => self.absent(labels, inner, node.grid, scope).await?,
-                Op::Info(info) => self.info(info, scope).await?,
+                Op::Info(info) => self.info(info, node, scope).await?,
                 Op::Aggregate(aggregate) => self.aggregate(aggregate, node, scope).await?,
                 Op::BinaryVectors(binary) => self.binary_vectors(binary, node, scope).await?,
                 _ => return Err(unexpected(node)),
             };
             self.ledger.release_to(before);
             self.charge_vector(&vector)?;
+            if let Some((costs, since)) = watch {
+                costs.vector(node, since, &vector);
+            }
             Ok(vector)
         })
+    }
+
+    /// Where the cost of what begins now is noted.
+    pub(crate) fn watch(&self) -> Option<(&'e Costs, Instant)> {
+        self.costs.map(|costs| (costs, Instant::now()))
     }
 
     /// Charges what `vector` holds.

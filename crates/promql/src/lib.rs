@@ -4,13 +4,14 @@
 //! HTTP.
 //!
 //! Map: [`api`] what callers see · `engine` runs a query · `plan` AST to operators on grids · `eval` operators to
-//! values · `functions` pure kernels · `selectors` matchers, compiled · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
+//! values · [`explain`] what a query is made of, and took · `functions` pure kernels · `selectors` matchers, compiled · `series` grids, columns, windows · `annotations` warnings and infos · `limits`
 //! samples, bytes, time, concurrency · `pause` giving the thread back before long work.
 
 mod annotations;
 pub mod api;
 mod engine;
 mod eval;
+pub mod explain;
 mod functions;
 mod limits;
 mod pause;
@@ -23,4 +24,5 @@ pub use api::{
     ResultMemory, SampleValue, Value,
 };
 pub use engine::Engine;
+pub use explain::{Explain, ExplainMode, ExplainNode, ExplainSelection, Failed, NodeCost, Observed};
 pub use selectors::Selectors;

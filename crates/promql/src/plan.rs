@@ -259,6 +259,8 @@ pub(crate) struct Aggregate {
     pub(crate) grouping: Grouping,
     /// What is aggregated.
     pub(crate) input: Node,
+    /// Where it stands, parentheses included.
+    pub(crate) input_span: Span,
 }
 
 /// A vector and a scalar.

@@ -126,6 +126,11 @@ impl Column {
         self.values.iter().filter(|v| !is_absent(**v)).count()
     }
 
+    /// How many steps have a value of either kind.
+    pub(crate) fn points(&self) -> usize {
+        self.floats() + self.lane.as_ref().map_or(0, |lane| lane.iter().count())
+    }
+
     /// As how many samples Prometheus counts what is in it.
     pub(crate) fn samples(&self) -> usize {
         self.floats() + self.lane.as_ref().map_or(0, |lane| lane.samples())

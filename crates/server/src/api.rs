@@ -5,6 +5,7 @@ pub(crate) mod status;
 mod ast;
 mod discovery;
 mod exemplars;
+mod explain;
 mod labels;
 mod metadata;
 mod paying;
@@ -26,6 +27,8 @@ use crate::{
     json::{Commas, JsonWriter},
     routes::{ApiRequest, Endpoint},
 };
+
+pub(crate) use query::write_statistics;
 
 /// An answer; `None` = 204.
 pub(crate) type ApiResult = Result<Option<Answer>, ApiError>;
@@ -84,6 +87,7 @@ pub(crate) async fn dispatch(endpoint: Endpoint, request: ApiRequest) -> ApiResu
         Endpoint::StatusFlags => Ok(Some(status::flags(&request.state).into())),
         Endpoint::StatusRuntimeinfo => Ok(Some(status::runtime(&request.state).into())),
         Endpoint::StatusBuildinfo => Ok(Some(status::build(&request.state).into())),
+        Endpoint::StatusActiveQueries => Ok(Some(status::active_queries(&request.state).into())),
         Endpoint::StatusTsdb => status::tsdb(request).await,
         Endpoint::StatusWalreplay => Ok(Some(status::walreplay(&request.state).into())),
         Endpoint::Notifications => Ok(Some(success(|json| json.raw("[]")).into())),

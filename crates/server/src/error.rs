@@ -71,11 +71,13 @@ pub struct ApiError {
     pub kind: ErrorKind,
     /// The text of the answer.
     pub message: String,
+    /// What is told beside it, as JSON.
+    pub(crate) data: Option<Box<[u8]>>,
 }
 
 impl ApiError {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), data: None }
     }
 
     pub(crate) fn bad_data(message: impl Into<String>) -> Self {
@@ -94,8 +96,14 @@ impl ApiError {
 
     /// The answer.
     pub(crate) fn into_response(self) -> Response<Body> {
-        let mut json = JsonWriter::with_capacity(self.message.len() + 64);
-        json.raw("{\"status\":\"error\",\"errorType\":\"");
+        let data = self.data.as_deref();
+        let mut json = JsonWriter::with_capacity(self.message.len() + data.map_or(0, <[u8]>::len) + 64);
+        json.raw("{\"status\":\"error\"");
+        if let Some(data) = data {
+            json.raw(",\"data\":");
+            json.json(data);
+        }
+        json.raw(",\"errorType\":\"");
         json.raw(self.kind.as_str());
         json.raw("\",\"error\":");
         json.string_html_escaped(&self.message);

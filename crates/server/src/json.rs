@@ -46,6 +46,11 @@ impl JsonWriter {
         self.out.extend_from_slice(text.as_bytes());
     }
 
+    /// Bytes that are JSON already.
+    pub(crate) fn json(&mut self, json: &[u8]) {
+        self.out.extend_from_slice(json);
+    }
+
     /// `"name":`, for names that need no escaping.
     pub(crate) fn key(&mut self, name: &str) {
         self.out.push(b'"');

@@ -11,6 +11,7 @@ use chronolith_storage::RejectReason;
 use tokio::sync::Semaphore;
 
 use crate::{
+    query_log::QueryLog,
     routes::Endpoint,
     state::{ANSWER_MEMORY_UNIT, AppState},
 };
@@ -388,6 +389,11 @@ pub(crate) fn exposition(state: &AppState) -> String {
     let units = taken(limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT, &gates.answer_memory);
     let help = "Bytes of large answers that are being sent.";
     out.gauge("chronolith_http_answer_bytes", help, (units * ANSWER_MEMORY_UNIT) as f64);
+    let log = state.query_log();
+    let help = "1 where queries are logged.";
+    out.gauge("chronolith_query_log_enabled", help, f64::from(u8::from(log.is_some())));
+    let help = "Queries that are missing in the query log: the disk refused them, or was too slow.";
+    out.counter("chronolith_query_log_failures_total", help, log.map_or(0, QueryLog::failures));
     let memory = &state.engine().options().memory;
     let help = "Memory that head, bodies, answers and queries may take together.";
     out.gauge("chronolith_memory_limit_bytes", help, memory.max() as f64);

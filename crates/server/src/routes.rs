@@ -1,6 +1,6 @@
 //! The table of routes, and the way of a request through the server.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -19,6 +19,7 @@ use crate::{
     error::{ApiError, ErrorKind, not_ready, plain_error},
     page,
     params::Params,
+    serve::Peer,
     state::{ANSWER_MEMORY_UNIT, AppState, Backend, CorsOrigins, HttpLimits},
     write,
 };
@@ -78,6 +79,7 @@ endpoints! {
     StatusBuildinfo "/api/v1/status/buildinfo" [GET],
     StatusTsdb "/api/v1/status/tsdb" [GET],
     StatusWalreplay "/api/v1/status/walreplay" [GET],
+    StatusActiveQueries "/api/v1/status/active_queries" [GET],
     Notifications "/api/v1/notifications" [GET],
     AdminDeleteSeries "/api/v1/admin/tsdb/delete_series" [POST PUT],
     AdminCleanTombstones "/api/v1/admin/tsdb/clean_tombstones" [POST PUT],
@@ -139,8 +141,27 @@ pub(crate) struct ApiRequest {
     pub(crate) params: Params,
     /// The parameter in the path, decoded.
     pub(crate) path_param: Vec<u8>,
+    /// Where it came from.
+    pub(crate) origin: Origin,
     /// For the form and the parameters in it, if it is a large one.
     _memory: Vec<Reservation>,
+}
+
+/// Where a request came from, and what it asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// Nobody, where it came over no socket.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) method: Method,
+    /// Of the route.
+    pub(crate) path: &'static str,
+}
+
+impl Origin {
+    /// The address without the port; empty if nobody knows.
+    pub(crate) fn client_ip(&self) -> String {
+        self.peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default()
+    }
 }
 
 /// Counts a request that was dropped before its answer: the client went away.
@@ -241,6 +262,11 @@ async fn api_answer(
             backend: backend.clone(),
             params: Params::new(form.as_deref(), parts.uri.query())?,
             path_param: label_name_of(parts.uri.path()),
+            origin: Origin {
+                peer: parts.extensions.get::<Peer>().map(|peer| peer.0),
+                method: parts.method.clone(),
+                path: endpoint.path(),
+            },
             _memory: memory,
         };
         drop(form);

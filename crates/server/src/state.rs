@@ -1,7 +1,8 @@
 //! What every handler shares, and whether the server answers yet.
 
 use std::{
-    fmt,
+    fmt, io,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,10 @@ use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
 use chronolith_storage::{Appender, KeyHasher, Queryable};
 use tokio::sync::Semaphore;
 
-use crate::{info::ServerInfo, metrics::HttpMetrics, notices::Notices, write::Decoders};
+use crate::{
+    active::ActiveQueries, info::ServerInfo, metrics::HttpMetrics, notices::Notices, query_log::QueryLog,
+    write::Decoders,
+};
 
 /// Storage, once it is open.
 #[derive(Clone)]
@@ -124,6 +128,8 @@ struct Shared {
     buffers: BufferPool,
     decoders: Decoders,
     notices: Notices,
+    query_log: OnceLock<QueryLog>,
+    active: ActiveQueries,
 }
 
 /// How much of each kind may go on at once.
@@ -170,12 +176,40 @@ impl AppState {
             buffers,
             decoders: Decoders::default(),
             notices: Notices::default(),
+            query_log: OnceLock::new(),
+            active: ActiveQueries::default(),
         }))
     }
 
     /// Storage is open: from now on requests are answered. Only the first call counts.
     pub fn set_ready(&self, backend: Backend) {
         let _ = self.0.backend.set(backend);
+    }
+
+    /// Queries are logged there from now on. Only the first call counts.
+    pub fn set_query_log(&self, log: QueryLog) {
+        let _ = self.0.query_log.set(log);
+    }
+
+    /// Where queries are logged, if they are.
+    #[must_use]
+    pub fn query_log(&self) -> Option<&QueryLog> {
+        self.0.query_log.get()
+    }
+
+    /// Keeps the queries that run in the file `path` as well, so that it is known after a crash which they were. Only the
+    /// first call counts. Returns entries of a process that has not come to its end, JSON each, a bounded number of them; and
+    /// how many there are.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or the thread that writes it not be started.
+    pub fn keep_active_queries(&self, path: &Path) -> io::Result<(Vec<String>, usize)> {
+        self.0.active.keep_in(path)
+    }
+
+    /// Empties that file: the process comes to its end.
+    pub fn end_active_queries(&self) {
+        self.0.active.end();
     }
 
     /// Shutdown has begun: `/-/ready` and new requests answer 503 from now on, running ones finish.
@@ -231,6 +265,10 @@ impl AppState {
 
     pub(crate) fn decoders(&self) -> &Decoders {
         &self.0.decoders
+    }
+
+    pub(crate) fn active(&self) -> &ActiveQueries {
+        &self.0.active
     }
 
     pub(crate) fn notices(&self) -> &Notices {

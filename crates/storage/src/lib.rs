@@ -27,6 +27,7 @@ pub use error::StorageError;
 pub use exemplars::{ExemplarError, ExemplarStore};
 pub use memory::MemoryStorage;
 pub use query::{
-    BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Payer, Querier, Queryable, Samples,
-    SelectHints, SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StartTimestamp, StorageStats,
+    BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Payer, Querier, Queryable, ReadStats,
+    Samples, SelectHints, SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StartTimestamp,
+    StorageStats,
 };

@@ -23,8 +23,8 @@ use crate::{
     error::StorageError,
     exemplars::{ExemplarError, ExemplarStore, exemplar_bytes, series_bytes},
     query::{
-        BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, Samples,
-        SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StorageStats,
+        BoxFuture, CardinalityEntry, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, ReadStats,
+        Samples, SelectRequest, SeriesBatch, SeriesExemplars, SeriesSet, StorageStats,
     },
 };
 
@@ -433,6 +433,10 @@ impl SeriesSet for Selected {
             return None;
         }
         Some(Sample::new(*samples.timestamps.last()?, *samples.values.last()?))
+    }
+
+    fn read_stats(&self) -> ReadStats {
+        ReadStats { memory_series: self.series.len() as u64, ..ReadStats::default() }
     }
 
     fn fetch<'a>(

@@ -165,6 +165,27 @@ pub trait Querier: Send + Sync {
     }
 }
 
+/// Where the series of a set are, and what reading them has taken so far. An engine counts what it knows of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadStats {
+    /// Series that have samples in memory, in a head.
+    pub memory_series: u64,
+    /// Series in blocks; one that is in several of them counts in each.
+    pub block_series: u64,
+    /// Blocks that have any of the series.
+    pub blocks: u64,
+    /// Frames of samples that were opened in blocks; one that was opened again counts again.
+    pub frames: u64,
+    /// Pieces of blocks, frames and what they are found by, that were in the cache when they were needed.
+    pub cache_hits: u64,
+    /// Pieces that were not.
+    pub cache_misses: u64,
+    /// Bytes that were read from storage for them.
+    pub read_bytes: u64,
+    /// Bytes that were copied out of memory.
+    pub copied_bytes: u64,
+}
+
 /// Series selected, not yet read.
 pub trait SeriesSet: Send + Sync {
     /// How many.
@@ -183,6 +204,11 @@ pub trait SeriesSet: Send + Sync {
     fn last_sample(&self, index: usize) -> Option<Sample> {
         let _ = index;
         None
+    }
+
+    /// What there is to tell people of how the series are read; that of a batch is among it when the batch is gone.
+    fn read_stats(&self) -> ReadStats {
+        ReadStats::default()
     }
 
     /// Makes the samples of the series in `indices` readable without waiting.

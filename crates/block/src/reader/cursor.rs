@@ -7,7 +7,7 @@ use chronolith_chunk::dense::Frame;
 use chronolith_chunk::histogram::HistogramFrame;
 use chronolith_model::Histogram;
 
-use super::source::Source;
+use super::source::{ReadCounts, Source};
 use crate::error::{Error, Result, Section};
 
 use crate::layout::directory::{FrameEntry, FrameKind, PartEntry};
@@ -35,6 +35,7 @@ pub(crate) struct Cursor<'a> {
     floats: Option<(usize, Arc<Frame>)>,
     histograms: Option<(usize, Arc<HistogramFrame>)>,
     page: Option<(usize, Columns)>,
+    pub(super) counts: ReadCounts,
 }
 
 #[derive(Debug)]
@@ -47,7 +48,8 @@ struct OpenTable {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(source: &'a Source, part: &'a PartEntry) -> Self {
-        Self { source, part, tables: [None, None], floats: None, histograms: None, page: None }
+        let (tables, counts) = ([None, None], ReadCounts::default());
+        Self { source, part, tables, floats: None, histograms: None, page: None, counts }
     }
 
     pub(crate) fn part(&self) -> &'a PartEntry {
@@ -66,7 +68,7 @@ impl<'a> Cursor<'a> {
         if !open.as_ref().is_some_and(|open| frames.get(open.frame).is_some_and(holds)) {
             let index = frames.partition_point(|frame| frame.last < id);
             let Some(frame) = frames.get(index).filter(|frame| holds(frame)) else { return Ok(None) };
-            let table = self.source.slot_table(self.part, frame)?;
+            let table = self.source.slot_table(self.part, frame, &mut self.counts)?;
             *open = Some(OpenTable { frame: index, table, next: 0 });
         }
         let Some(open) = open else { return Ok(None) };
@@ -88,7 +90,7 @@ impl<'a> Cursor<'a> {
         if self.page.as_ref().is_none_or(|(open, _)| *open != page)
             && let Some(entry) = pages.get(page)
         {
-            self.page = Some((page, self.source.columns(entry)?));
+            self.page = Some((page, self.source.columns(entry, &mut self.counts)?));
         }
         let first = pages.get(page).map_or(0, |page| page.first);
         let columns = self.page.as_ref().map(|(_, columns)| columns.as_slice()).unwrap_or_default();
@@ -117,7 +119,7 @@ impl<'a> Cursor<'a> {
             return Ok(Some(Arc::clone(frame)));
         }
         let Some(entry) = self.part.floats.get(index) else { return Ok(None) };
-        let frame = self.source.frame(entry)?;
+        let frame = self.source.frame(entry, &mut self.counts)?;
         self.floats = Some((index, Arc::clone(&frame)));
         Ok(Some(frame))
     }
@@ -147,7 +149,10 @@ impl<'a> Cursor<'a> {
         let Some(entry) = self.part.histograms.get(slot.frame) else { return Ok(()) };
         let frame = match &self.histograms {
             Some((open, frame)) if *open == slot.frame => frame,
-            _ => &self.histograms.insert((slot.frame, self.source.histogram_frame(entry)?)).1,
+            _ => {
+                let frame = self.source.histogram_frame(entry, &mut self.counts)?;
+                &self.histograms.insert((slot.frame, frame)).1
+            }
         };
         let (section, off) = (Section::HistogramFrames, entry.unit.off);
         let pair = (slot.column.len.into(), frame.samples(slot.slot).unwrap_or(0) as u64);

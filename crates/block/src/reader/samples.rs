@@ -6,6 +6,7 @@ use chronolith_model::{Histogram, StartTimestamp, TimeRange, Timestamp};
 
 use super::Block;
 use super::cursor::{Cursor, Slot};
+use super::source::ReadCounts;
 use super::starts::{StartCursor, note};
 use crate::error::Result;
 use crate::layout::directory::FrameKind;
@@ -117,6 +118,14 @@ impl<'a> SeriesReader<'a> {
             merge: Merge::default(),
             deleted: Vec::new(),
         }
+    }
+
+    /// What it has opened since it was made.
+    #[must_use]
+    pub fn counts(&self) -> ReadCounts {
+        let mut counts = self.starts.counts;
+        self.cursors.iter().for_each(|cursor| counts.add(cursor.counts));
+        counts
     }
 
     /// Appends the samples of series `id` inside `range`, both ends included, to `into`, whose samples must be older.

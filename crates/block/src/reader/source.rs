@@ -23,6 +23,31 @@ use crate::writer::PAGE_SAMPLES;
 /// The longest read of the index that is kept in the cache.
 const INDEX_CACHED_BYTES_MAX: usize = 256 << 10;
 
+/// What a reader has opened so far. What it remembers from the series before is not opened again, and not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Frames of floats and of histograms.
+    pub frames: u64,
+    /// Pieces (frames, slot tables, pages of timestamps and of start timestamps) that were in the cache.
+    pub cache_hits: u64,
+    /// Pieces that were not.
+    pub cache_misses: u64,
+    /// Bytes in the file of those.
+    pub bytes: u64,
+}
+
+impl ReadCounts {
+    pub(crate) const NONE: Self = Self { frames: 0, cache_hits: 0, cache_misses: 0, bytes: 0 };
+
+    /// Adds those of another.
+    pub fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.cache_hits += other.cache_hits;
+        self.cache_misses += other.cache_misses;
+        self.bytes += other.bytes;
+    }
+}
+
 /// An open block file.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -105,9 +130,14 @@ impl Source {
     }
 
     /// A slot table, which fits its frame and part.
-    pub(crate) fn slot_table(&self, part: &PartEntry, frame: &FrameEntry) -> Result<Arc<SlotTable>> {
+    pub(crate) fn slot_table(
+        &self,
+        part: &PartEntry,
+        frame: &FrameEntry,
+        counts: &mut ReadCounts,
+    ) -> Result<Arc<SlotTable>> {
         let unit = frame.table;
-        if let Some(Piece::Table(table)) = self.cached(unit) {
+        if let Some(Piece::Table(table)) = self.cached(unit, counts) {
             return Ok(table);
         }
         let table = self.page(Section::SlotTables, unit, SlotTable::decode)?;
@@ -126,8 +156,12 @@ impl Source {
     }
 
     /// The columns of a page of timestamps.
-    pub(crate) fn columns(&self, entry: &TimestampPage) -> Result<Arc<Vec<Vec<i64>>>> {
-        if let Some(Piece::Columns(columns)) = self.cached(entry.unit) {
+    pub(crate) fn columns(
+        &self,
+        entry: &TimestampPage,
+        counts: &mut ReadCounts,
+    ) -> Result<Arc<Vec<Vec<i64>>>> {
+        if let Some(Piece::Columns(columns)) = self.cached(entry.unit, counts) {
             return Ok(columns);
         }
         let (section, unit) = (Section::Timestamps, entry.unit);
@@ -140,8 +174,9 @@ impl Source {
         Ok(columns)
     }
 
-    pub(crate) fn frame(&self, entry: &FrameEntry) -> Result<Arc<Frame>> {
-        if let Some(Piece::Frame(frame)) = self.cached(entry.unit) {
+    pub(crate) fn frame(&self, entry: &FrameEntry, counts: &mut ReadCounts) -> Result<Arc<Frame>> {
+        counts.frames += 1;
+        if let Some(Piece::Frame(frame)) = self.cached(entry.unit, counts) {
             return Ok(frame);
         }
         let (section, unit) = (Section::ValueFrames, entry.unit);
@@ -153,8 +188,13 @@ impl Source {
         Ok(frame)
     }
 
-    pub(crate) fn histogram_frame(&self, entry: &FrameEntry) -> Result<Arc<HistogramFrame>> {
-        if let Some(Piece::Histograms(frame)) = self.cached(entry.unit) {
+    pub(crate) fn histogram_frame(
+        &self,
+        entry: &FrameEntry,
+        counts: &mut ReadCounts,
+    ) -> Result<Arc<HistogramFrame>> {
+        counts.frames += 1;
+        if let Some(Piece::Histograms(frame)) = self.cached(entry.unit, counts) {
             return Ok(frame);
         }
         let (section, unit) = (Section::HistogramFrames, entry.unit);
@@ -167,8 +207,12 @@ impl Source {
     }
 
     /// A page of start timestamps.
-    pub(crate) fn start_page(&self, entry: &StartPageEntry) -> Result<Arc<StartPage>> {
-        if let Some(Piece::Starts(page)) = self.cached(entry.unit) {
+    pub(crate) fn start_page(
+        &self,
+        entry: &StartPageEntry,
+        counts: &mut ReadCounts,
+    ) -> Result<Arc<StartPage>> {
+        if let Some(Piece::Starts(page)) = self.cached(entry.unit, counts) {
             return Ok(page);
         }
         let (section, off) = (Section::Starts, entry.unit.off);
@@ -185,7 +229,7 @@ impl Source {
     /// The statistics of the slots of a frame of floats.
     pub(crate) fn statistics(&self, entry: &FrameEntry) -> Result<Arc<Vec<Statistics>>> {
         let Some(unit) = entry.statistics else { return Ok(Arc::default()) };
-        if let Some(Piece::Statistics(statistics)) = self.cached(unit) {
+        if let Some(Piece::Statistics(statistics)) = self.cached(unit, &mut ReadCounts::default()) {
             return Ok(statistics);
         }
         let statistics = self.page(Section::Statistics, unit, |content| {
@@ -204,8 +248,15 @@ impl Source {
         Key { file: self.number, off: unit.off, len: unit.len }
     }
 
-    fn cached(&self, unit: UnitRef) -> Option<Piece> {
-        self.cache.get(self.key(unit))
+    fn cached(&self, unit: UnitRef, counts: &mut ReadCounts) -> Option<Piece> {
+        let piece = self.cache.get(self.key(unit));
+        if piece.is_some() {
+            counts.cache_hits += 1;
+        } else {
+            counts.cache_misses += 1;
+            counts.bytes += u64::from(unit.len);
+        }
+        piece
     }
 
     fn keep(&self, unit: UnitRef, piece: Piece) {

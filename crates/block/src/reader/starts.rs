@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chronolith_model::{StartTimestamp, Timestamp};
 
+use super::source::ReadCounts;
 use super::{Block, SeriesSamples};
 use crate::error::{Result, Section};
 use crate::starts::{ALWAYS, StartPage};
@@ -13,13 +14,14 @@ use crate::starts::{ALWAYS, StartPage};
 pub(crate) struct StartCursor<'a> {
     block: &'a Block,
     open: Option<(usize, Arc<StartPage>)>,
+    pub(super) counts: ReadCounts,
     /// Those of the series asked for last; the first reaches back for ever.
     pub(super) steps: Vec<StartTimestamp>,
 }
 
 impl<'a> StartCursor<'a> {
     pub(crate) const fn new(block: &'a Block) -> Self {
-        Self { block, open: None, steps: Vec::new() }
+        Self { block, open: None, counts: ReadCounts::NONE, steps: Vec::new() }
     }
 
     /// Finds the steps of series `id`; none if its starts are not known.
@@ -30,7 +32,10 @@ impl<'a> StartCursor<'a> {
         for (number, _) in pages.iter().enumerate().skip(first).take_while(|(_, page)| page.first <= id) {
             let page = match &self.open {
                 Some((open, page)) if *open == number => page,
-                _ => &self.open.insert((number, self.block.start_page(number)?)).1,
+                _ => {
+                    let page = self.block.start_page(number, &mut self.counts)?;
+                    &self.open.insert((number, page)).1
+                }
             };
             self.steps.extend_from_slice(page.of(id));
         }
@@ -40,10 +45,10 @@ impl<'a> StartCursor<'a> {
 
 impl Block {
     /// A page of start timestamps, which fits the one before.
-    pub(crate) fn start_page(&self, number: usize) -> Result<Arc<StartPage>> {
+    pub(crate) fn start_page(&self, number: usize, counts: &mut ReadCounts) -> Result<Arc<StartPage>> {
         let (source, pages) = (self.source(), &self.directory().starts);
         let Some(entry) = pages.get(number) else { return Ok(Arc::default()) };
-        let page = source.start_page(entry)?;
+        let page = source.start_page(entry, counts)?;
         let before = number.checked_sub(1).and_then(|before| pages.get(before));
         let goes_on = before.is_some_and(|before| before.last == entry.first);
         let pair = (u64::from(goes_on), u64::from(page.continues));

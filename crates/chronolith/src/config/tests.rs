@@ -101,6 +101,7 @@ fn printed_configuration_reads_back() {
     config.self_scrape = None;
     config.cors_origins = vec!["https://a'b".to_owned(), "http://c".to_owned()];
     config.query.features = vec![Feature::ExperimentalFunctions, Feature::FillModifiers];
+    config.query.log_file = Some("/var/log/a 'query'.log".into());
     assert_eq!(Config::parse(&config.to_string()).expect("changed"), config);
 }
 

@@ -26,7 +26,7 @@ impl Dir {
         Self(path)
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         std::fs::write(&path, text).expect("a file for the test");
         shown(&path)
@@ -90,8 +90,13 @@ pub(crate) struct Server {
 impl Server {
     /// Runs until the banner has told the address.
     pub(crate) fn start(data: &str) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    pub(crate) fn start_with(data: &str, args: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", data])
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -5,4 +5,5 @@ mod block;
 mod cli;
 mod compact;
 mod damage;
+mod queries;
 mod wal;

@@ -354,7 +354,7 @@ impl Executor<'_> {
             AggregateOp::CountValues => return self.count_values(aggregate, node, scope).await,
             _ => {}
         }
-        let of = Of { op: aggregate.op, steps: node.grid.count, span: aggregate.input.span };
+        let of = Of { op: aggregate.op, steps: node.grid.count, span: aggregate.input_span };
         let mut folds = Folds {
             of,
             groups: Groups::new(&aggregate.grouping),

@@ -20,7 +20,7 @@ use crate::{
     api::QueryError,
     engine::selected_bytes,
     limits::{Ledger, STAGE_EVALUATION},
-    plan::{Info, Instants},
+    plan::{Info, Instants, Node},
     selectors::Compiler,
     series::{Column, SeriesColumn},
 };
@@ -200,6 +200,7 @@ impl Executor<'_> {
     pub(super) async fn info(
         &mut self,
         info: &Info,
+        node: &Node,
         scope: &mut Scope,
     ) -> Result<Vec<SeriesColumn>, QueryError> {
         let base = self.vector(&info.base, scope).await?;
@@ -232,7 +233,12 @@ impl Executor<'_> {
             let set = self.interruptible(self.querier.select(&request)).await?;
             ledger.charge_series(set.len())?;
             ledger.charge(0, selected_bytes(&*set))?;
-            self.infos(&info.instants, &*set, &values, &seen, scope).await?
+            let (infos, read) = self.infos(&info.instants, &*set, &values, &seen, scope).await?;
+            if let Some(costs) = self.costs {
+                costs.read(node, read);
+                costs.selected(node, &request, &*set);
+            }
+            infos
         };
         let added = data.iter().map(CompiledMatcher::name).collect();
         let optional = data.iter().all(CompiledMatcher::matches_empty);
@@ -240,7 +246,8 @@ impl Executor<'_> {
         self.enriched(&Enrichment { infos, added, optional }, base, &is_info)
     }
 
-    /// Reads the info series of `set`. `seen` are the steps at which there is anything to enrich.
+    /// Reads the info series of `set`, and says how many samples they had. `seen` are the steps at which there is anything
+    /// to enrich.
     async fn infos(
         &self,
         instants: &Instants,
@@ -248,12 +255,12 @@ impl Executor<'_> {
         values: &Values,
         seen: &[bool],
         scope: &mut Scope,
-    ) -> Result<Infos, QueryError> {
+    ) -> Result<(Infos, u64), QueryError> {
         let (mut infos, indices) = Infos::among(set, values, seen.len(), self.ledger)?;
         let mut conflict: Option<Conflict> = None;
         let mut samples = Samples::default();
         let mut charged = Scratch::new(self.ledger);
-        let mut next = 0;
+        let (mut next, mut read) = (0, 0);
         for start in (0..set.len()).step_by(BATCH_SERIES) {
             let batch_indices = start..(start + BATCH_SERIES).min(set.len());
             self.pause.before(batch_indices.len().saturating_mul(seen.len())).await;
@@ -262,6 +269,7 @@ impl Executor<'_> {
                 self.interrupt.check(STAGE_EVALUATION)?;
                 samples.clear();
                 batch.read(*index, &mut samples).map_err(QueryError::Storage)?;
+                read += (samples.len() + samples.histograms.len()) as u64;
                 charged.grow(samples.memory_bytes())?;
                 let here = u32::try_from(next).unwrap_or(NONE);
                 let (labels, place) = &infos.series[next];
@@ -287,7 +295,7 @@ impl Executor<'_> {
         }
         match conflict {
             Some(conflict) => Err(conflict.error(&infos)),
-            None => Ok(infos),
+            None => Ok((infos, read)),
         }
     }
 

@@ -86,6 +86,8 @@ struct Done {
     /// What was decoded for them, if it is kept.
     decoded: Vec<Samples>,
     samples: Vec<u64>,
+    /// How many samples were read for them.
+    read: u64,
     notes: Annotations,
 }
 
@@ -160,6 +162,7 @@ impl Executor<'_> {
         let mut keeping = self.decoded_before(leaf.selection, job.decoded);
         let step = (BATCH_VALUES / node.grid.count.max(1)).clamp(BATCH_SERIES.start, BATCH_SERIES.end);
         let mut next = 0;
+        let mut watch = self.watch();
         while next < set.len() {
             self.interrupt.check(STAGE_EVALUATION)?;
             let indices = next..(next + step).min(set.len());
@@ -183,8 +186,10 @@ impl Executor<'_> {
                 done
             };
             let mut vector = Vec::with_capacity(indices.len());
+            let mut read = 0;
             for task in done {
                 let mut task = task?;
+                read += task.read;
                 if !keeping.add(&mut task.decoded, self.ledger) {
                     self.forget(std::mem::take(&mut keeping));
                 }
@@ -195,10 +200,18 @@ impl Executor<'_> {
                 self.notes.merge(task.notes);
                 vector.extend(task.series);
             }
+            if let Some((costs, since)) = watch {
+                costs.read(node, read);
+                costs.batch(node, since.elapsed(), &vector);
+            }
             if let Some(bytes) = sink.push(vector)? {
                 self.ledger.release_to(held);
                 self.ledger.charge(0, bytes)?;
             }
+            watch = self.watch();
+        }
+        if let Some(costs) = self.costs {
+            costs.streamed(node);
         }
         self.decoded_after(leaf.selection, keeping);
         Ok(())
@@ -247,7 +260,7 @@ impl Executor<'_> {
     ) -> Result<Vec<RangeSeries>, QueryError> {
         let LeafFunction::Range(_, windows) = leaf.function else { return Err(super::unexpected(node)) };
         let set = Arc::clone(&self.sets[leaf.selection]);
-        let mut result = Vec::new();
+        let (mut result, mut read) = (Vec::new(), 0);
         let (mut samples, mut fresh) = (Samples::default(), Samples::default());
         for start in (0..set.len()).step_by(BATCH_SERIES.start) {
             let indices = start..(start + BATCH_SERIES.start).min(set.len());
@@ -257,6 +270,7 @@ impl Executor<'_> {
                 self.interrupt.check(STAGE_EVALUATION)?;
                 samples.clear();
                 batch.read(index, &mut samples).map_err(QueryError::Storage)?;
+                read += (samples.len() + samples.histograms.len()) as u64;
                 let mut natives = NativeSamples::of(&samples, false);
                 let points = if windows.mode == RangeMode::Plain {
                     let window = windows.start(0)..=windows.end(0);
@@ -282,6 +296,9 @@ impl Executor<'_> {
             }
             drop(batch);
             self.ledger.give_back(copies);
+        }
+        if let Some(costs) = self.costs {
+            costs.read(node, read);
         }
         Ok(result)
     }
@@ -318,12 +335,14 @@ impl Job<'_> {
             scratch.clear();
             let samples = match source {
                 Source::Lasts(lasts) => {
+                    done.read += 1;
                     scratch.push(lasts[place].timestamp, lasts[place].value);
                     &scratch
                 }
                 Source::Decoded(samples) => &samples[place],
                 Source::Batch { batch, keep } => {
                     batch.read(index, &mut scratch).map_err(QueryError::Storage)?;
+                    done.read += (scratch.len() + scratch.histograms.len()) as u64;
                     if !self.start_timestamps {
                         scratch.starts.clear();
                     }

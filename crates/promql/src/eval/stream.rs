@@ -1,6 +1,6 @@
 //! Series through operators that take one at a time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use chronolith_model::FloatHistogram;
 use chronolith_storage::BoxFuture;
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     annotations::Annotation,
     api::QueryError,
+    explain::Costs,
     functions::{
         instant::{self, InstantFunction},
         observations::Observations,
@@ -197,25 +198,45 @@ fn given_up(interrupt: &Interrupt, series: &SeriesColumn) -> bool {
     series.column.lane().is_some() && interrupt.check(STAGE_EVALUATION).is_err()
 }
 
+/// Operators to apply, and the nodes they are of.
+type Elements<'a> = [(&'a Node, Element)];
+
 /// Applies operators to batches on their way to another sink.
 struct Map<'a> {
-    elements: &'a [Element],
+    elements: &'a Elements<'a>,
+    costs: Option<&'a Costs>,
     delayed: bool,
     pool: &'a ThreadPool,
     interrupt: &'a Interrupt,
     inner: &'a mut dyn Sink,
 }
 
-impl Sink for Map<'_> {
-    fn push(&mut self, mut batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
-        for_each(self.pool, &mut batch, |series| {
-            for element in self.elements {
-                if given_up(self.interrupt, series) {
+impl Map<'_> {
+    fn apply(&self, elements: &Elements<'_>, batch: &mut [SeriesColumn]) {
+        let (interrupt, delayed) = (self.interrupt, self.delayed);
+        for_each(self.pool, batch, |series| {
+            for (_, element) in elements {
+                if given_up(interrupt, series) {
                     return;
                 }
-                element.apply(series, self.delayed);
+                element.apply(series, delayed);
             }
         });
+    }
+}
+
+impl Sink for Map<'_> {
+    fn push(&mut self, mut batch: Vec<SeriesColumn>) -> Result<Option<usize>, QueryError> {
+        if let Some(costs) = self.costs {
+            // One after the other, to know what each takes.
+            for element in self.elements {
+                let since = Instant::now();
+                self.apply(std::slice::from_ref(element), &mut batch);
+                costs.batch(element.0, since.elapsed(), &batch);
+            }
+        } else {
+            self.apply(self.elements, &mut batch);
+        }
         self.interrupt.check(STAGE_EVALUATION)?;
         batch.retain(|series| !series.column.is_empty());
         self.inner.push(batch)
@@ -249,7 +270,7 @@ impl Executor<'_> {
             loop {
                 base = match &base.op {
                     Op::Negate(inner) => {
-                        elements.push(Element::Negate);
+                        elements.push((base, Element::Negate));
                         inner
                     }
                     Op::Instant(function, inner, params) => {
@@ -257,22 +278,23 @@ impl Executor<'_> {
                         for param in params {
                             values.push(self.scalar(param, scope).await?);
                         }
-                        elements.push(Element::Instant(*function, values));
+                        elements.push((base, Element::Instant(*function, values)));
                         inner
                     }
                     Op::OfHistograms(function, inner) => {
-                        elements.push(Element::Native(*function));
+                        elements.push((base, Element::Native(*function)));
                         inner
                     }
                     Op::BinaryScalar(binary) => {
-                        elements.push(Element::Scalar(Box::new(WithScalar {
+                        let with = WithScalar {
                             op: binary.op,
                             return_bool: binary.return_bool,
                             scalar: self.scalar(&binary.scalar, scope).await?,
                             scalar_left: binary.scalar_left,
                             span: base.span,
                             notes: Mutex::default(),
-                        })));
+                        };
+                        elements.push((base, Element::Scalar(Box::new(with))));
                         &binary.vector
                     }
                     _ => break,
@@ -280,7 +302,7 @@ impl Executor<'_> {
             }
             elements.reverse();
             let delayed = self.delayed_name_removal;
-            let drops_name = !delayed && elements.iter().any(Element::drops_name);
+            let drops_name = !delayed && elements.iter().any(|(_, element)| element.drops_name());
             if let Op::Leaf(leaf) = &base.op
                 && self.plan.leaf_uses[leaf.id] == 1
                 && !self.merges(leaf)
@@ -289,14 +311,15 @@ impl Executor<'_> {
                 if elements.is_empty() {
                     return self.stream_leaf(leaf, base, scope, sink).await;
                 }
-                let (pool, interrupt) = (self.pool, self.interrupt);
-                let mut map = Map { elements: &elements, delayed, pool, interrupt, inner: sink };
+                let (pool, interrupt, costs) = (self.pool, self.interrupt, self.costs);
+                let mut map = Map { elements: &elements, costs, delayed, pool, interrupt, inner: sink };
                 self.stream_leaf(leaf, base, scope, &mut map).await?;
-                self.note(&elements);
+                self.passed(&elements);
                 return Ok(());
             }
             let mut vector = self.vector(base, scope).await?;
-            for element in &elements {
+            for (node, element) in &elements {
+                let watch = self.watch();
                 let interrupt = self.interrupt;
                 for_each(self.pool, &mut vector, |series| {
                     if !given_up(interrupt, series) {
@@ -308,15 +331,22 @@ impl Executor<'_> {
                 if element.drops_name() && !delayed {
                     vector = unify(vector)?;
                 }
+                if let Some((costs, since)) = watch {
+                    costs.batch(node, since.elapsed(), &vector);
+                }
             }
-            self.note(&elements);
+            self.passed(&elements);
             sink.push(vector)?;
             Ok(())
         })
     }
 
-    fn note(&mut self, elements: &[Element]) {
-        for element in elements {
+    /// All series have passed through `elements`.
+    fn passed(&mut self, elements: &Elements<'_>) {
+        for (node, element) in elements {
+            if let Some(costs) = self.costs {
+                costs.streamed(node);
+            }
             if let Element::Scalar(scalar) = element {
                 for note in scalar.notes.lock().drain(..) {
                     self.notes.add(note, scalar.span);

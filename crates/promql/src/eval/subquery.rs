@@ -135,23 +135,35 @@ impl Executor<'_> {
         scope: &'a mut Scope,
     ) -> BoxFuture<'a, Result<Vec<RangeSeries>, QueryError>> {
         Box::pin(async move {
-            let inner = match &node.op {
-                Op::RawMatrix(leaf) => return self.raw_matrix(leaf, node, scope).await,
-                Op::RawSubquery(inner) => inner,
+            let watch = self.watch();
+            let matrix = match &node.op {
+                Op::RawMatrix(leaf) => self.raw_matrix(leaf, node, scope).await?,
+                Op::RawSubquery(inner) => self.raw_subquery(inner, scope).await?,
                 _ => return Err(unexpected(node)),
             };
-            let mut own = Scope::new(Grid { count: 0, ..inner.grid });
-            let vector = self.inner_counted(inner, &mut own).await?;
-            if let Some(last) = scope.samples.last_mut() {
-                *last += own.total();
+            if let Some((costs, since)) = watch {
+                costs.matrix(node, since, &matrix);
             }
-            let vector = if self.delayed_name_removal { drop_names(vector)? } else { vector };
-            Ok(vector
-                .into_iter()
-                .map(|series| points(series, inner.grid))
-                .filter(|series| !series.is_empty())
-                .collect())
+            Ok(matrix)
         })
+    }
+
+    async fn raw_subquery(
+        &mut self,
+        inner: &Node,
+        scope: &mut Scope,
+    ) -> Result<Vec<RangeSeries>, QueryError> {
+        let mut own = Scope::new(Grid { count: 0, ..inner.grid });
+        let vector = self.inner_counted(inner, &mut own).await?;
+        if let Some(last) = scope.samples.last_mut() {
+            *last += own.total();
+        }
+        let vector = if self.delayed_name_removal { drop_names(vector)? } else { vector };
+        Ok(vector
+            .into_iter()
+            .map(|series| points(series, inner.grid))
+            .filter(|series| !series.is_empty())
+            .collect())
     }
 }
 

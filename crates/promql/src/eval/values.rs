@@ -38,7 +38,7 @@ impl Executor<'_> {
         let (param_node, q, mut vector) = self.operands(aggregate, node, scope).await?;
         if self.leave_out(&mut vector) {
             let note = Annotation::IgnoredInAggregation(aggregate.op.as_str());
-            self.notes.add(note, aggregate.input.span);
+            self.notes.add(note, aggregate.input_span);
         }
         let range = ParamRange::new(&q);
         for (wrong, value) in

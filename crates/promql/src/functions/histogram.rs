@@ -171,7 +171,8 @@ fn group(series: Vec<SeriesColumn>, context: &mut KernelContext<'_>, arg: usize)
         let le = one.labels.get(BUCKET_LABEL).unwrap_or_default();
         let Some(bound) = parse_bound(le) else {
             if !one.column.is_empty() {
-                let metric = metric_name(&one.labels, context);
+                // Unlike other annotations this one is about the series that came in.
+                let metric = one.labels.metric_name().unwrap_or_default().to_owned();
                 context.notes.add(Annotation::BadBucketLabel { metric, label: le.to_owned() }, span);
             }
             continue;

@@ -175,12 +175,18 @@ pub(crate) fn eval(
     if no_floats && natives.times.is_empty() {
         return Ok(());
     }
-    // Wrong parameters are told in any case.
-    if !no_floats || function == RangeFunction::DoubleExponentialSmoothing {
+    if function == RangeFunction::DoubleExponentialSmoothing {
+        // Wrong parameters are told in any case.
+        let mut of_natives = Vec::new();
+        bounds::find(&natives.times, windows, &mut of_natives);
+        trend::check_factors(&bounds, params[0], params[1])?;
+        trend::check_factors(&of_natives, params[0], params[1])?;
+    }
+    if !no_floats {
         let started = !samples.starts.is_empty()
             && starts::eval(function, &input, &samples.starts, out.values_mut(), context);
         if !started {
-            apply(function, params, &input, out.values_mut(), context)?;
+            apply(function, params, &input, out.values_mut(), context);
         }
     }
     if !natives.times.is_empty() {
@@ -207,7 +213,7 @@ fn apply(
     input: &Input<'_>,
     out: &mut [f64],
     context: &mut KernelContext<'_>,
-) -> Result<(), QueryError> {
+) {
     use RangeFunction as F;
     let param = |index: usize, step: usize| params[index][step];
     match function {
@@ -220,7 +226,7 @@ fn apply(
         F::Changes => rate::changes(input, out),
         F::Deriv => trend::deriv(input, out),
         F::PredictLinear => trend::predict_linear(input, params[0], out),
-        F::DoubleExponentialSmoothing => trend::smoothing(input, params[0], params[1], out)?,
+        F::DoubleExponentialSmoothing => trend::smoothing(input, params[0], params[1], out),
         F::Avg => sums::avg(input, out),
         F::Sum => sums::sum(input, out),
         F::Min => extremes::min(input, out),
@@ -244,7 +250,6 @@ fn apply(
             note_quantiles(input, |step| param(0, step), context);
         }
     }
-    Ok(())
 }
 
 /// Warns of quantiles out of range at steps where they were used.

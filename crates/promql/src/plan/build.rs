@@ -170,10 +170,10 @@ impl Builder {
             None => None,
         };
         let input = self.node(unparen(&aggregate.expr), grid, name)?;
-        // Notes about what is aggregated point at the parentheses around it, as in Prometheus.
-        let input = Node { span: aggregate.expr.span, ..input };
+        // Notes about what is aggregated point at the parentheses around it, as in Prometheus; those inside do not.
+        let input_span = aggregate.expr.span;
         let grouping = aggregate.grouping.clone().unwrap_or(Grouping { without: false, labels: Vec::new() });
-        Ok(Op::Aggregate(Box::new(Aggregate { op: aggregate.op, param, grouping, input })))
+        Ok(Op::Aggregate(Box::new(Aggregate { op: aggregate.op, param, grouping, input, input_span })))
     }
 
     /// Plans an expression inside of an operator that needs the buckets of histograms.

@@ -80,7 +80,14 @@ fn annotations_have_places() {
         "{bucket:?}"
     );
     let world = data();
-    let infos = |text: &str| world.run(&chronolith_promql::Query::instant(text, 4_050_000)).unwrap().infos;
+    let run = |text: &str| world.run(&chronolith_promql::Query::instant(text, 4_050_000)).unwrap();
+    assert_eq!(
+        run("histogram_quantile(0.5, g)").warnings,
+        [
+            "PromQL warning: bucket label \"le\" is missing or has a malformed value of \"\" for metric name \"g\" (1:25)"
+        ]
+    );
+    let infos = |text: &str| run(text).infos;
     let place = |column: &str| {
         let info = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\"";
         vec![format!("PromQL info: {info} ({column})")]

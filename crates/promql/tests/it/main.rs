@@ -1,6 +1,7 @@
 //! The engine over the in-memory storage.
 
 mod dsl;
+mod explain;
 mod extended;
 mod golden;
 mod info;

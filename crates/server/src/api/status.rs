@@ -52,6 +52,17 @@ pub(crate) fn walreplay(state: &AppState) -> Vec<u8> {
     })
 }
 
+/// What runs now; not an endpoint of Prometheus.
+pub(super) fn active_queries(state: &AppState) -> Vec<u8> {
+    success(|json| {
+        json.raw("{\"max\":");
+        json.integer(state.engine().options().concurrency_max);
+        json.raw(",\"queries\":");
+        state.active().write(json);
+        json.raw("}");
+    })
+}
+
 pub(super) fn config(state: &AppState) -> Vec<u8> {
     let yaml = state.info().config_yaml();
     success(|json| string_object(json, [("yaml", yaml.as_str())]))

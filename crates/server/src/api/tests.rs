@@ -7,7 +7,7 @@ use chronolith_promql::{
     InstantSample, QueryResult, QueryStats, RangeSeries, ResultMemory, SampleValue, Value,
 };
 
-use super::query::encode;
+use super::query::{Asked, Statistics, encode};
 
 fn result(value: Value) -> QueryResult {
     QueryResult {
@@ -20,7 +20,9 @@ fn result(value: Value) -> QueryResult {
 }
 
 fn encoded(result: QueryResult, limit: usize, stats: bool) -> String {
-    String::from_utf8(encode(result, limit, stats).expect("no limit").json).expect("JSON is UTF-8")
+    let stats = if stats { Statistics::Totals } else { Statistics::None };
+    let asked = Asked { limit, stats, ..Asked::default() };
+    String::from_utf8(encode(result, asked, None).expect("no limit").json).expect("JSON is UTF-8")
 }
 
 fn sample(labels: &[(&str, &str)], timestamp: i64, value: f64) -> InstantSample {

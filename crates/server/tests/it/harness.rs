@@ -237,7 +237,11 @@ impl Server {
 
     /// Three series with five samples each, 15 s apart, the last one now; and metadata of one.
     pub(crate) async fn filled() -> Self {
-        let server = Self::new();
+        Self::filled_with(HttpLimits::default(), EngineOptions::default()).await
+    }
+
+    pub(crate) async fn filled_with(limits: HttpLimits, engine: EngineOptions) -> Self {
+        let server = Self::with(limits, engine);
         let mut request = WriteRequestBuilder::new();
         for (name, job, scale) in [("up", "a", 1.0), ("up", "b", 2.0), ("http_requests_total", "a", 10.0)] {
             let samples: Vec<_> =

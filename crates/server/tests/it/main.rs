@@ -3,9 +3,11 @@
 mod api;
 mod clients;
 mod exemplars;
+mod explain;
 mod harness;
 mod http;
 mod overload;
+mod query_log;
 mod serve;
 mod warnings;
 mod write;

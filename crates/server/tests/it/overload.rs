@@ -14,7 +14,7 @@ use std::{
 use axum::{body::Body, http::Request};
 use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
 use chronolith_promql::{Engine, EngineOptions};
-use chronolith_server::{AppState, Backend, HttpLimits, router};
+use chronolith_server::{AppState, Backend, HttpLimits, QueryLog, router};
 use chronolith_storage::{
     AppendedBatch, Appender, BoxFuture, KeyHasher, LabelQuery, Limited, MemoryBudget, Querier, Queryable,
     SelectRequest, SeriesBatch, SeriesSet, StorageError, StorageStats, WriteBatch, memory::MemoryStorage,
@@ -243,10 +243,17 @@ async fn a_query_waits_for_its_turn_and_no_longer_than_its_timeout() {
     let engine = EngineOptions { concurrency_max: 1, ..EngineOptions::default() };
     let (state, gate, entered) = gated(HttpLimits::default(), engine);
     let app = router(state.clone());
+    let path = std::env::temp_dir().join(format!("chronolith-queue-{}.log", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    state.set_query_log(QueryLog::open(&path).expect("opened"));
     let first = tokio::spawn(app.clone().oneshot(query_request("")));
     wait_for(|| entered.try_recv().is_ok()).await;
     let second = app.clone().oneshot(query_request("timeout=50ms")).await.expect("infallible");
     assert_eq!(second.status(), 503);
+    assert!(state.query_log().is_some_and(|log| log.flush(Duration::from_secs(30))));
+    let logged = std::fs::read_to_string(&path).expect("a log");
+    assert!(logged.contains(r#""error":"query timed out in query queue","stats""#), "{logged}");
+    let _ = std::fs::remove_file(&path);
     let body = axum::body::to_bytes(second.into_body(), 1000).await.expect("short");
     let text = r#"{"status":"error","errorType":"timeout","error":"query timed out in query queue"}"#;
     assert_eq!(body, text);
@@ -254,6 +261,40 @@ async fn a_query_waits_for_its_turn_and_no_longer_than_its_timeout() {
     gate.open.store(true, Ordering::Relaxed);
     assert_eq!(first.await.expect("no panic").expect("infallible").status(), 200);
     assert_eq!(app.oneshot(query_request("")).await.expect("infallible").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_listed() {
+    let engine = EngineOptions { concurrency_max: 1, ..EngineOptions::default() };
+    let (state, gate, entered) = gated(HttpLimits::default(), engine);
+    let app = router(state.clone());
+    let list = async || {
+        let request = Request::get("/api/v1/status/active_queries").body(Body::empty()).expect("a request");
+        let answer = app.clone().oneshot(request).await.expect("infallible");
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("short");
+        String::from_utf8(body.to_vec()).expect("text")
+    };
+    let none = r#"{"status":"success","data":{"max":1,"queries":[]}}"#;
+    assert_eq!(list().await, none);
+    let first = tokio::spawn(app.clone().oneshot(query_request("")));
+    wait_for(|| entered.try_recv().is_ok()).await;
+    // One that waits for its turn does not run yet.
+    let second = tokio::spawn(app.clone().oneshot(query_request("")));
+    wait_for(|| state.metrics().queries_in_flight.get() == 2).await;
+    let text = list().await;
+    let (before, after) = text.split_once(r#""seconds":"#).expect("a query");
+    assert_eq!(
+        before,
+        concat!(
+            r#"{"status":"success","data":{"max":1,"queries":[{"query":"up","start":1795221262,"end":1795221262,"#,
+            r#""step":0,"since":"2026-11-21T00:34:22.000Z","#
+        )
+    );
+    assert!(after.ends_with(r#","clientIP":"","method":"GET","path":"/api/v1/query"}]}}"#), "{after}");
+    second.abort();
+    gate.open.store(true, Ordering::Relaxed);
+    assert_eq!(first.await.expect("no panic").expect("infallible").status(), 200);
+    assert_eq!(list().await, none);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,13 +4,18 @@ use std::{
     fmt,
     mem::take,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use chronolith_block::{Block, SeriesReader, SeriesSamples};
+use chronolith_block::{Block, ReadCounts, SeriesReader, SeriesSamples};
 use chronolith_head::Fetched;
 use chronolith_model::{Labels, Sample, TimeRange, Timestamp};
-use chronolith_storage::{BoxFuture, Samples, SelectRequest, SeriesBatch, SeriesSet, StorageError};
+use chronolith_storage::{
+    BoxFuture, ReadStats, Samples, SelectRequest, SeriesBatch, SeriesSet, StorageError,
+};
 use parking_lot::Mutex;
 
 use super::{
@@ -39,6 +44,9 @@ struct MergedSet {
     deleted: Vec<Vec<TimeRange>>,
     /// All newest samples, looked up when the first is asked for.
     last: OnceLock<Vec<Option<Sample>>>,
+    /// What batches that are gone have read.
+    read: Mutex<ReadCounts>,
+    copied_bytes: AtomicU64,
 }
 
 /// A series in a source.
@@ -96,8 +104,18 @@ pub(super) fn select(view: &View, request: &SelectRequest) -> Result<Arc<dyn Ser
     } else {
         Vec::new()
     };
-    let (view, last) = (view.clone(), OnceLock::new());
-    Ok(Arc::new(MergedSet { view, blocks, labels, starts, sources, range, deleted, last }))
+    Ok(Arc::new(MergedSet {
+        view: view.clone(),
+        blocks,
+        labels,
+        starts,
+        sources,
+        range,
+        deleted,
+        last: OnceLock::new(),
+        read: Mutex::default(),
+        copied_bytes: AtomicU64::new(0),
+    }))
 }
 
 impl fmt::Debug for MergedSet {
@@ -157,6 +175,21 @@ impl SeriesSet for MergedSet {
         self.last.get_or_init(|| self.last_samples())[index]
     }
 
+    fn read_stats(&self) -> ReadStats {
+        let read = *self.read.lock();
+        let memory_series = self.sources.iter().filter(|source| source.source == HEAD).count() as u64;
+        ReadStats {
+            memory_series,
+            block_series: self.sources.len() as u64 - memory_series,
+            blocks: self.blocks.len() as u64,
+            frames: read.frames,
+            cache_hits: read.cache_hits,
+            cache_misses: read.cache_misses,
+            read_bytes: read.bytes,
+            copied_bytes: self.copied_bytes.load(Ordering::Relaxed),
+        }
+    }
+
     fn fetch<'a>(
         &'a self,
         indices: Range<usize>,
@@ -170,6 +203,7 @@ impl SeriesSet for MergedSet {
         let fetched = self.view.head.fetch(&numbers, self.range);
         let readers = self.blocks.iter().map(|_| Mutex::new(Vec::new())).collect();
         let batch = MergedBatch { set: self, first: indices.start, places, fetched, readers };
+        self.copied_bytes.fetch_add(batch.fetched.bytes() as u64, Ordering::Relaxed);
         Box::pin(std::future::ready(Ok(Arc::new(batch) as Arc<dyn SeriesBatch + 'a>)))
     }
 }
@@ -216,6 +250,8 @@ impl<'a> MergedBatch<'a> {
         let mut readers = readers.lock();
         if readers.len() < READERS_MAX {
             readers.push(reader);
+        } else {
+            set.read.lock().add(reader.counts());
         }
         Ok(())
     }
@@ -230,6 +266,16 @@ impl<'a> MergedBatch<'a> {
         self.set.view.head.note_unread(unread);
         deletion::remove(into, start, self.set.deleted(index));
         Ok(())
+    }
+}
+
+impl Drop for MergedBatch<'_> {
+    fn drop(&mut self) {
+        let mut read = ReadCounts::default();
+        for reader in self.readers.iter_mut().flat_map(|readers| readers.get_mut().iter()) {
+            read.add(reader.counts());
+        }
+        self.set.read.lock().add(read);
     }
 }
 

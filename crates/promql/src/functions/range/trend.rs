@@ -178,17 +178,16 @@ impl Cloud {
 }
 
 /// Double exponential smoothing with the factors `smoothing[step]` and `trend[step]`. At least two samples.
-pub(super) fn smoothing(
-    input: &Input<'_>,
-    smoothing: &[f64],
-    trend: &[f64],
-    out: &mut [f64],
-) -> Result<(), QueryError> {
-    for step in (0..input.bounds.len()).filter(|step| input.bounds[*step].len() > 0) {
+pub(super) fn smoothing(input: &Input<'_>, smoothing: &[f64], trend: &[f64], out: &mut [f64]) {
+    input.each(2, out, |step, window| smooth(input.values(window), smoothing[step], trend[step]));
+}
+
+/// That the factors of all steps whose `windows` hold something can be used.
+pub(super) fn check_factors(windows: &[Bounds], smoothing: &[f64], trend: &[f64]) -> Result<(), QueryError> {
+    for (step, _) in windows.iter().enumerate().filter(|(_, window)| window.len() > 0) {
         check_factor("smoothing", smoothing[step])?;
         check_factor("trend", trend[step])?;
     }
-    input.each(2, out, |step, window| smooth(input.values(window), smoothing[step], trend[step]));
     Ok(())
 }
 
