@@ -262,7 +262,7 @@ impl Append<'_> {
                 times.min = times.min.min(t);
                 times.max = times.max.max(t);
                 if series.defined != log.epoch() {
-                    define(self.tenant, series, reference, starts, log);
+                    define(self.tenant, (series, reference), (starts, cut), log);
                 }
                 log.sample(reference.0, t, sample.value);
             }
@@ -340,21 +340,15 @@ impl Append<'_> {
 #[cold]
 pub(crate) fn define(
     tenant: &Tenant,
-    series: &mut Series,
-    reference: Ref,
-    starts: &StartStore,
+    (series, reference): (&mut Series, Ref),
+    (starts, cut): (&StartStore, Timestamp),
     log: &mut ShardLog,
 ) {
     // The shard is locked: not behind somebody who waits to change the index, who may wait for a long question.
     let index = tenant.index.read_recursive();
     let pairs = index.pairs_of(reference.0).expect("a series in a shard is in its tenant's index");
     log.define(reference.0, tenant.id.as_str(), pairs);
-    // Of what is in order; a late sample brings its own.
-    if series.is_started()
-        && let Some(step) = starts.steps(reference.slot()).last()
-    {
-        log.start(reference.0, step.since, step.start);
-    }
+    starts.log_newest(reference, cut, log);
     series.defined = log.epoch();
 }
 

@@ -15,6 +15,7 @@ use chronolith_chunk::decode_range_into;
 use chronolith_index::{PostingsSource as _, resolve};
 use chronolith_model::{Labels, METRIC_NAME, TenantId, TimeRange, Timestamp};
 use chronolith_storage::Samples;
+use chronolith_wal::Batch;
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -69,6 +70,10 @@ pub struct Cut {
     /// The boundary of the last finished cut: what is in order at or before it is in blocks.
     from: Timestamp,
     sequences: Vec<u64>,
+    /// What was logged before the cut began is in this batch, or an earlier one ...
+    logged: Batch,
+    /// ... and `sequences` have the numbers of this one, and of all earlier ones.
+    numbered: Batch,
     /// By tenant and window, the series that have something there; `None` before [`Head::cut_windows`].
     places: OnceLock<BTreeMap<(u32, i64), RoaringBitmap>>,
 }
@@ -90,6 +95,19 @@ impl Cut {
     #[must_use]
     pub fn sequences(&self) -> &[u64] {
         &self.sequences
+    }
+
+    /// The batch behind whose durability the log has everything that the cut has.
+    #[must_use]
+    pub const fn logged(&self) -> Batch {
+        self.logged
+    }
+
+    /// Whether all records up to and including those of `batch` have numbers within [`Cut::sequences`]: no replay behind this
+    /// cut reads them again.
+    #[must_use]
+    pub fn covers(&self, batch: Batch) -> bool {
+        batch <= self.numbered
     }
 }
 
@@ -125,6 +143,12 @@ impl Head {
         self.cut.load(Ordering::Acquire)
     }
 
+    /// Everything applied so far is in this batch of the log, or in an earlier one.
+    #[must_use]
+    pub fn logged(&self) -> Batch {
+        self.shards.iter().map(|shard| shard.lock().log.ticket()).max().unwrap_or_default()
+    }
+
     /// Boundary of the last cut that was finished, the least timestamp if there was none.
     pub(crate) fn cut_finished(&self) -> Timestamp {
         self.cut_finished.load(Ordering::Acquire)
@@ -150,13 +174,15 @@ impl Head {
         let point = CutPoint { boundary: boundary.max(cuts.begun.boundary), number: cuts.begun.number + 1 };
         let mut states: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         let sequences = states.iter().map(|state| state.log_sequence()).collect();
+        let logged = states.iter().map(|state| state.log.ticket()).max().unwrap_or_default();
+        let numbered = states.iter().map(|state| state.log.numbered()).min().unwrap_or_default();
         for state in &mut states {
             state.begin_cut(point);
         }
         drop(states);
         cuts.begun = point;
         self.cut.store(point.boundary, Ordering::Release);
-        Cut { point, from: self.cut_finished(), sequences, places: OnceLock::new() }
+        Cut { point, from: self.cut_finished(), sequences, logged, numbered, places: OnceLock::new() }
     }
 
     /// The windows in which tenants have something to be written, oldest first. Looks at each series once, and remembers

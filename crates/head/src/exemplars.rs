@@ -196,7 +196,7 @@ impl Head {
         let labels = tenant.index.read().labels(reference.0);
         let shard = &self.shards[reference.shard()];
         let mut state = shard.lock();
-        let ShardState { slab, starts, log, .. } = &mut *state;
+        let ShardState { slab, late, starts, log, .. } = &mut *state;
         let (Some(labels), Some((series, _))) = (labels, slab.get_mut(reference.slot())) else {
             outcome.dropped += exemplars.len() as u64;
             return;
@@ -213,7 +213,7 @@ impl Head {
                 Ok(()) => {
                     outcome.stored += 1;
                     if series.defined != log.epoch() {
-                        define(tenant, series, reference, starts, log);
+                        define(tenant, (series, reference), (starts, late.cut().boundary()), log);
                     }
                     blob.clear();
                     encode(exemplar, &mut blob);

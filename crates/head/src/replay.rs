@@ -184,9 +184,11 @@ impl<'a> HeadReplay<'a> {
             let ShardState { slab, starts, accounts, .. } = &mut *state;
             if let Some((series, _)) = slab.get_mut(reference.slot()) {
                 starts.set(reference.slot(), StartTimestamp { since: *since, start: *start }, accounts);
+                starts.set_used();
                 series.set_started(starts.contains(reference.slot()));
                 shard.publish(&state);
             } else {
+                starts.set_used();
                 // As with samples.
                 slab.reserve_through(reference.slot().min(Ref::SLOT_MAX));
             }

@@ -26,6 +26,8 @@ pub(crate) struct StartStore {
     /// Never empty ones; ascending, the first is not 0. A step may be like the one before it: it keeps what follows apart
     /// from a late sample before it.
     series: BTreeMap<u32, Vec<StartTimestamp>>,
+    /// Some series has or had starts: the log may have some that mean nothing any more.
+    used: bool,
 }
 
 /// A sample that was stored.
@@ -51,6 +53,22 @@ impl StartStore {
     /// The steps of the series at `slot`, oldest first.
     pub(crate) fn steps(&self, slot: u32) -> &[StartTimestamp] {
         self.series.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
+    /// Logs, behind the definition of a series, since when it counts now; `cut`: the boundary of the last cut.
+    pub(crate) fn log_newest(&self, reference: Ref, cut: Timestamp, log: &mut ShardLog) {
+        // The log may have steps that went with the series when it was gone, in a cut.
+        let none = StartTimestamp { since: cut.saturating_add(1), start: 0 };
+        let none = (self.used && cut > Timestamp::MIN).then_some(&none);
+        // Of what is in order; a late sample brings its own.
+        if let Some(step) = self.steps(reference.slot()).last().or(none) {
+            log.start(reference.0, step.since, step.start);
+        }
+    }
+
+    /// The log has starts of the shard.
+    pub(crate) fn set_used(&mut self) {
+        self.used = true;
     }
 
     /// Notes and logs that a sample has this start; 0 = not known.
@@ -85,6 +103,7 @@ impl StartStore {
         if StartTimestamp::at(known, step.since) == step.start {
             return;
         }
+        self.used = true;
         let steps = self.series.entry(slot).or_default();
         let was = if steps.is_empty() { 0 } else { bytes(steps) };
         let at = steps.partition_point(|other| other.since < step.since);

@@ -100,22 +100,34 @@ impl Store {
         matcher_sets: &[Vec<CompiledMatcher>],
         range: TimeRange,
     ) -> Result<(), StorageError> {
-        let Some(times) = self.head.times() else { return Ok(()) };
-        // What is newer comes later, and is not meant.
-        let range = TimeRange::new(range.min, range.max.min(times.max));
+        // What is newer comes later, and is not meant; nor is what comes late, so far back as nothing is.
+        let (times, again) = (self.head.times(), self.read_again());
+        let from = times.iter().chain(&again).map(|times| times.min).min();
+        let to = times.iter().chain(&again).map(|times| times.max).max();
+        let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
+        let range = TimeRange::new(range.min.max(from), range.max.min(to));
+        if range.min > range.max {
+            return Ok(());
+        }
+        let again = again.is_some_and(|times| times.overlaps(&range));
+        let logged = self.head.logged();
         let view = HeadView::open(Arc::clone(&self.head), tenant, TimeRange::ALL);
         let mut deletions = change.version.deletions.to_vec();
+        let mut known = true;
         for set in matcher_sets {
-            if range.min > range.max || view.select(set).series.is_empty() {
+            if !again && view.select(set).series.is_empty() {
                 continue;
             }
             let tombstone = HeadTombstone { tenant: tenant.clone(), matchers: inert(set), range };
-            if deletions.iter().any(|known| known.tombstone == tombstone) {
+            if let Some(again) = deletions.iter_mut().find(|deletion| deletion.tombstone == tombstone) {
+                again.logged = logged;
                 continue;
             }
-            deletions.push(Deletion::new(tombstone).map_err(|error| unavailable(&error))?);
+            known = false;
+            deletions.push(Deletion::new(tombstone, logged).map_err(|error| unavailable(&error))?);
         }
-        if deletions.len() == change.version.deletions.len() {
+        if known {
+            change.version.deletions = deletions.into();
             return Ok(());
         }
         if deletions.len() > HEAD_TOMBSTONES_MAX {
@@ -128,6 +140,17 @@ impl Store {
         self.try_mark(mark).map_err(|error| unavailable(&error))?;
         change.version.deletions = deletions.into();
         Ok(())
+    }
+
+    /// Where there may be samples, in milliseconds, that a start reads from the log though blocks have them: in what was logged
+    /// last before a cut. They are not in the head any more.
+    fn read_again(&self) -> Option<TimeRange> {
+        let mark = self.mark.lock();
+        let covered = *mark.sequences.iter().min()?;
+        let segments = self.wal.segments();
+        let behind = segments.iter().filter(|segment| segment.last_sequence > covered);
+        let from = behind.filter_map(|segment| segment.times).map(|(oldest, _)| oldest).min()?;
+        (from <= mark.boundary).then(|| TimeRange::new(from, mark.boundary))
     }
 }
 

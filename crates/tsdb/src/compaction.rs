@@ -105,7 +105,7 @@ pub(crate) fn plan_options(store: &Store) -> PlanOptions {
         levels,
         space_bytes: store.room().unwrap_or(u64::MAX),
         late_ms: to_millis(store.options.ooo_window),
-        floor: store.head.floor(),
+        floor: store.floor_for_good(),
         ..PlanOptions::default()
     }
 }

@@ -21,7 +21,7 @@ pub use write::CutError;
 
 use crate::{
     blocks::{Change, Version},
-    deletion,
+    deletion::{self, Deletion},
     mark::Mark,
     store::{Store, count},
 };
@@ -71,7 +71,7 @@ enum State {
     #[default]
     Idle,
     Writing(Box<Writing>),
-    /// Shown; readers of before may be left.
+    /// Shown; readers of before may be left, or the log may not have all of it yet.
     Shown(Cut, Vec<Weak<Version>>),
 }
 
@@ -83,8 +83,6 @@ struct Writing {
     written: Vec<(TenantId, Ulid)>,
     /// Places that are done with.
     done: u64,
-    /// Deletions in the head that were there when the cut began.
-    deletions: usize,
     begun: Duration,
     /// Leave out what contradicts itself.
     lossy: bool,
@@ -177,8 +175,6 @@ impl Cutter {
         if pressed == Some(boundary) {
             count(&self.store.counters.cuts_pressed, 1);
         }
-        // Before the cut: a deletion that comes between the two counts as a later one, and is kept longer.
-        let deletions = self.store.blocks.version().deletions.len();
         let head = &self.store.head;
         let cut = head.begin_cut(boundary);
         let windows = head.cut_windows(&cut);
@@ -193,7 +189,6 @@ impl Cutter {
             left,
             written: Vec::new(),
             done: 0,
-            deletions,
             begun: now,
             lossy,
             lost: Vec::new(),
@@ -295,10 +290,10 @@ impl Cutter {
         }
         // A block that an attempt has left is shown by the next start: it must find the deletions then.
         let all = store.blocks.remove_leftovers().is_err();
-        let kept = deletions.iter().enumerate().filter(|(number, deletion)| {
-            all || *number >= writing.deletions || deletion.tombstone.range.max > boundary
-        });
-        let kept: Arc<[_]> = kept.map(|(_, deletion)| deletion.clone()).collect();
+        let done = |deletion: &Deletion| {
+            !all && deletion.tombstone.range.max <= boundary && writing.cut.covers(deletion.logged)
+        };
+        let kept: Arc<[_]> = deletions.iter().filter(|deletion| !done(deletion)).cloned().collect();
         let tombstones = kept.iter().map(|deletion| deletion.tombstone.clone()).collect();
         let mark = Mark { boundary, sequences: writing.cut.sequences().to_vec(), tombstones };
         if let Err(error) = store.set_mark(mark) {
@@ -316,7 +311,9 @@ impl Cutter {
     /// Lets the head forget what is in blocks, if nobody reads it there any more.
     fn finish(&mut self, cut: Cut, mut readers: Vec<Weak<Version>>) -> Progress {
         readers.retain(|version| version.strong_count() > 0);
-        if !readers.is_empty() {
+        // What the log gets only now, a replay would read again; a deletion looks for it in the head, or in the log.
+        let logged = self.store.stopping() || self.store.wal.waiter().poll(cut.logged()).unwrap_or(true);
+        if !readers.is_empty() || !logged {
             self.state = State::Shown(cut, readers);
             return Progress::Waiting;
         }

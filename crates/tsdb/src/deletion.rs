@@ -1,12 +1,14 @@
 //! What is deleted in the head: matchers and a range of time, until the samples have gone to blocks.
 //!
 //! The head itself keeps such samples; views leave them out, and the blocks that a cut writes get a tombstone. A deletion
-//! is forgotten with the first cut that begins after it and reaches over its end.
+//! is forgotten with the first cut that reaches over its end and whose mark covers all of the log that was there before it: a
+//! replay does not read it again then.
 
 use chronolith_block::{Tombstone, rehint};
 use chronolith_index::{CompiledMatcher, MatcherError};
 use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
 use chronolith_storage::Samples;
+use chronolith_wal::Batch;
 
 use crate::mark::HeadTombstone;
 
@@ -14,13 +16,15 @@ use crate::mark::HeadTombstone;
 #[derive(Clone, Debug)]
 pub(crate) struct Deletion {
     pub(crate) tombstone: HeadTombstone,
+    /// What it is about is in this batch of the log, or in an earlier one.
+    pub(crate) logged: Batch,
     compiled: Vec<CompiledMatcher>,
 }
 
 impl Deletion {
-    pub(crate) fn new(tombstone: HeadTombstone) -> Result<Self, MatcherError> {
+    pub(crate) fn new(tombstone: HeadTombstone, logged: Batch) -> Result<Self, MatcherError> {
         let compiled = CompiledMatcher::compile_all(&tombstone.matchers)?;
-        Ok(Self { tombstone, compiled })
+        Ok(Self { tombstone, logged, compiled })
     }
 
     /// As a tombstone of a block.
@@ -80,11 +84,12 @@ mod tests {
     #[test]
     fn only_what_is_meant_goes() {
         let tenant = TenantId::default();
-        let deletion = Deletion::new(HeadTombstone {
+        let tombstone = HeadTombstone {
             tenant: tenant.clone(),
             matchers: vec![Matcher::equal("a", "1"), Matcher::equal("b", "")],
             range: TimeRange::new(2, 3),
-        });
+        };
+        let deletion = Deletion::new(tombstone, Batch::default());
         let deletions = [deletion.expect("valid")];
         let labels = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
         let ranges = deleted(&deletions, &tenant, &labels(&[("a", "1")]));

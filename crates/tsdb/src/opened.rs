@@ -6,7 +6,7 @@ use chronolith_block::BlockCache;
 use chronolith_env::Env;
 use chronolith_head::{CutPoint, Head, HeadOptions, HeadReplay, Loaded, Loss, ReplayOutcome, Snapshots};
 use chronolith_model::{TimeRange, Timestamp};
-use chronolith_wal::{Damage, DamageReason, LogSource, ReplayReport, SegmentInfo, TornTail, Wal};
+use chronolith_wal::{Batch, Damage, DamageReason, LogSource, ReplayReport, SegmentInfo, TornTail, Wal};
 
 use crate::{
     blocks::{BlockSet, BlocksReport, CUT_LEVEL, Change},
@@ -185,7 +185,7 @@ fn show_blocks(blocks: &BlockSet, mark: &Mark, from: CutPoint) -> Result<()> {
     let mut change = blocks.change();
     let mut deletions = Vec::new();
     for tombstone in &mark.tombstones {
-        match Deletion::new(tombstone.clone()) {
+        match Deletion::new(tombstone.clone(), Batch::default()) {
             Ok(deletion) => deletions.push(deletion),
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a deletion is lost"),
         }

@@ -35,10 +35,8 @@ pub(crate) fn apply(store: &Store) {
         return;
     }
     let age = to_millis(store.options.retention);
-    // By the newest sample, if the clock is ahead of it: a clock that is wrong hides samples, but destroys none.
-    let newest = version.newest().max(store.head.times().map(|times| times.max)).unwrap_or(i64::MIN);
     let options = RetentionOptions {
-        now: store.head.floor().saturating_add(age).min(newest),
+        now: store.floor_for_good().saturating_add(age),
         age_ms_max: Some(age),
         bytes_max: (store.options.retention_bytes > 0).then_some(store.options.retention_bytes),
         other_bytes: beside_blocks(store),

@@ -15,7 +15,13 @@ use chronolith_storage::MemoryBudget;
 use chronolith_wal::Wal;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{blocks::BlockSet, losses::Losses, mark::Mark, metadata::MetadataStore, options::DbOptions};
+use crate::{
+    blocks::BlockSet,
+    losses::Losses,
+    mark::Mark,
+    metadata::MetadataStore,
+    options::{DbOptions, to_millis},
+};
 
 /// A clock that is less ahead of the newest sample is taken for right, in milliseconds.
 const CLOCK_AHEAD_MS: i64 = 3_600_000;
@@ -213,6 +219,13 @@ impl Store {
         let by_clock = self.head.floor();
         let lost = || self.hidden || self.head.times().is_none() || self.head.stats().samples_dropped > 0;
         by_clock.saturating_sub(self.head.log_floor()) > CLOCK_AHEAD_MS && lost()
+    }
+
+    /// What is older has outlived the retention, milliseconds: by the newest sample, if the clock is ahead of it.
+    pub(crate) fn floor_for_good(&self) -> Timestamp {
+        let newest = self.blocks.version().newest().max(self.head.times().map(|times| times.max));
+        let age = to_millis(self.options.retention);
+        self.head.floor().min(newest.map_or(Timestamp::MIN, |newest| newest.saturating_sub(age)))
     }
 
     /// Bytes that may still be written before the reserve is touched; `None` where nobody can tell.

@@ -155,6 +155,14 @@ impl ShardLog {
         self.sequence
     }
 
+    /// The newest batch all of whose records have numbers up to [`ShardLog::sequence`].
+    #[must_use]
+    pub const fn numbered(&self) -> Batch {
+        // The last batch taken is being written, or lies behind it.
+        let taken = self.batch - 1;
+        Batch(if taken > FOUND_BATCH { taken - 1 } else { FOUND_BATCH })
+    }
+
     /// Tells a shard that has logged nothing yet what was found on opening, and so replayed: see
     /// [`crate::CommitWaiter::found_sequence`].
     pub fn found(&mut self, sequence: u64) {

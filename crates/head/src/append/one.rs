@@ -210,6 +210,7 @@ impl Append<'_> {
 /// Logs what the series is, if that is not logged yet in this segment.
 fn define_if_new(append: &Append<'_>, place: &mut Place<'_>) {
     if place.of.series.defined != place.log.epoch() {
-        define(append.tenant, place.of.series, place.reference, place.starts, place.log);
+        let cut = place.of.late.cut().boundary();
+        define(append.tenant, (place.of.series, place.reference), (place.starts, cut), place.log);
     }
 }

@@ -165,6 +165,20 @@ fn a_cut_has_the_starts_of_its_samples_and_then_they_go() {
     assert_eq!((fixture.head.series(), fixture.head.stats().start_series, shard_bytes()), (0, 0, 0));
 }
 
+#[test]
+fn a_series_that_comes_again_without_a_start_has_none_behind_a_restart() {
+    let fixture = Fixture::new(HeadOptions::default());
+    append(&fixture, -9000, 5);
+    let cut = fixture.head.begin_cut(NOW - 5000);
+    fixture.head.finish_cut(cut);
+    assert_eq!(fixture.head.series(), 0, "its samples are in blocks");
+    append(&fixture, -1000, 0);
+    let fixture = fixture.restart(Some(NOW - 5000));
+    let behind = fixture.head.restore_cut(NOW - 5000);
+    // The log still has the one before: here nobody passes over what blocks have.
+    assert_eq!(seen(&fixture, behind), [(-9000, 5), (-1000, 0)]);
+}
+
 proptest! {
     #[test]
     fn every_sample_has_the_start_it_came_with(

@@ -61,6 +61,31 @@ fn what_is_deleted_is_gone_from_blocks_and_head_for_good() {
 }
 
 #[test]
+fn what_was_logged_last_before_a_cut_stays_deleted() {
+    // A start reads it from the log again: no mark covers it before there is something behind it.
+    for before_the_cut in [true, false] {
+        let (mut sim, mut model) = filled(2);
+        if before_the_cut {
+            delete(&sim, 1, TimeRange::ALL).expect("deleted");
+        }
+        sim.db().request_cut(sim.now());
+        sim.run(Duration::from_secs(60));
+        assert_eq!(sim.db().stats().head.series, 0, "all of it is in blocks");
+        if !before_the_cut {
+            delete(&sim, 1, TimeRange::ALL).expect("deleted");
+        }
+        forget(&mut model, 1, TimeRange::ALL);
+        for when in ["a crash", "another"] {
+            let opened = sim.crash(CrashMode::LoseUnsynced);
+            assert!(opened.samples > 0, "the log was read");
+            same(&sim.content(), &model, &format!("deleted before the cut: {before_the_cut}, behind {when}"));
+        }
+        sim.scrape(&mut model, 6, 5 * 60);
+        same(&sim.content(), &model, "behind the next cut");
+    }
+}
+
+#[test]
 fn a_deletion_is_durable_or_an_error() {
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
         for nth in 1..6 {

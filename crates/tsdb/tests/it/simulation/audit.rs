@@ -16,19 +16,15 @@ use super::{
 };
 use crate::fixture::compiled;
 
-/// What histograms say of the one before them is compared with it.
-const HINTS: bool = false;
-
-/// What a clock that is ahead has hidden is there again when it is right: not yet, merges go by the clock.
-const HIDDEN_STAY: bool = false;
 /// A clock that is less ahead is taken for right.
 const CLOCK_AHEAD_MS: i64 = 3_600_000;
 
-/// What a view shows of some series.
+/// What a view shows of some series. `whole`: nothing has been lost.
 fn read_some(
     querier: &dyn Querier,
     matchers: Vec<CompiledMatcher>,
     range: TimeRange,
+    whole: bool,
 ) -> Result<Content, StorageError> {
     let request = SelectRequest { matchers, range, hints: SelectHints::default() };
     let set = block_on(querier.select(&request))?;
@@ -41,7 +37,8 @@ fn read_some(
             assert!(times.is_sorted_by(|a, b| a < b), "one sample per timestamp, in order");
         }
         let labels = set.labels(index);
-        if HINTS {
+        // Where something is missing, they speak of that.
+        if querier.warnings().is_empty() && whole {
             values::check_hints(&labels, &samples, World::id_of(&labels));
         }
         let of_series = values::values(&samples, world::STARTS);
@@ -57,14 +54,14 @@ fn read_some(
 }
 
 /// Everything a view shows.
-pub(super) fn read(querier: &dyn Querier) -> Result<Content, StorageError> {
-    read_some(querier, compiled(&[Matcher::new("__name__", MatchOp::Regex, ".+")]), TimeRange::ALL)
+pub(super) fn read(querier: &dyn Querier, whole: bool) -> Result<Content, StorageError> {
+    read_some(querier, compiled(&[Matcher::new("__name__", MatchOp::Regex, ".+")]), TimeRange::ALL, whole)
 }
 
 /// Everything a tenant has now, and the number of warnings.
-pub(super) fn read_all(db: &Db, tenant: &TenantId) -> Result<(Content, usize), StorageError> {
+pub(super) fn read_all(db: &Db, tenant: &TenantId, whole: bool) -> Result<(Content, usize), StorageError> {
     let querier = db.querier(tenant, TimeRange::ALL)?;
-    Ok((read(&*querier)?, querier.warnings().len()))
+    Ok((read(&*querier, whole)?, querier.warnings().len()))
 }
 
 impl World {
@@ -78,8 +75,7 @@ impl World {
     pub(super) fn raise_floor(&mut self) {
         let retention = i64::try_from(self.options.retention.as_millis()).expect("short");
         let by_samples = self.newest.saturating_sub(retention).saturating_add(CLOCK_AHEAD_MS);
-        let gone = if HIDDEN_STAY { by_samples } else { i64::MAX };
-        self.floor = self.floor.max(self.db().stats().head.floor.min(gone));
+        self.floor = self.floor.max(self.db().stats().head.floor.min(by_samples));
         for tenant in &mut self.tenants {
             tenant.forget(self.floor);
         }
@@ -87,7 +83,7 @@ impl World {
 
     /// What all tenants have, and whether that is whole: what cannot be read at the moment is left out, with a warning.
     fn contents(&mut self) -> Option<(Vec<Content>, bool)> {
-        let read = |at: usize| read_all(self.db(), &self.tenants[at].id);
+        let read = |at: usize| read_all(self.db(), &self.tenants[at].id, true);
         let contents: Result<Vec<_>, _> = (0..self.tenants.len()).map(read).collect();
         match contents {
             Ok(contents) => {
@@ -141,7 +137,7 @@ impl World {
         let (matchers, asked) = (self.matchers(number), self.ranges());
         let querier = self.db().querier(&self.tenants[number].id, asked).expect("ready");
         let range = TimeRange::new(asked.min.max(self.visible_from()), asked.max);
-        let Ok(content) = read_some(&*querier, matchers.clone(), asked) else {
+        let Ok(content) = read_some(&*querier, matchers.clone(), asked, true) else {
             assert!(self.is_faulty(), "a question fails on a disk that does what it should");
             return;
         };

@@ -28,9 +28,6 @@ pub(crate) struct KnownExemplar {
     pub(crate) durable: bool,
 }
 
-/// Exemplars that are deleted do not come back: not yet, a start reads them again from the log when a cut has forgotten the
-/// deletion.
-pub(super) const EXEMPLARS_STAY_DELETED: bool = false;
 /// The label whose value is the number of an exemplar.
 const NUMBER: &str = "trace_id";
 /// An exemplar is expected if no cut has reached its time yet; cuts stay so far behind the newest sample.

@@ -14,17 +14,11 @@ use super::{
     world::{STARTS, World},
 };
 
-/// What is imported behind a deletion is not deleted by it, whatever becomes of the database.
-pub(super) const OUTLIVE_DELETIONS: bool = true;
-/// What is there before an import ends counts, and is durable then.
-const SETTLE: bool = true;
-/// An import does not come again where the removal of its mark has failed.
-const COME_ONCE: bool = true;
-/// An import that failed is not there.
-const FAIL_WHOLLY: bool = true;
+/// What was there before counts even where an import is not shown before the next start: not yet, in rare cases.
+pub(super) const YIELD: bool = false;
 /// Its points.
 const SITES: [&str; 6] =
-    ["import.data", "import.dir", "import.ready", "import.move", "import.names", "import.moved"];
+    ["import.data", "import.dir", "import.ready", "import.move", "import.names", "import.done"];
 /// Series that an import may be about.
 const SERIES: u64 = 18;
 
@@ -176,8 +170,7 @@ impl World {
                 assert!((given..=given + both).contains(&all), "{given} samples: {report:?}");
                 let newest = samples.iter().map(|(_, t, _)| *t).max();
                 self.newest = self.newest.max(newest.unwrap_or(i64::MIN));
-                let sure = COME_ONCE || !self.is_faulty();
-                self.tenants[tenant].imported(&samples, op, SETTLE, sure);
+                self.tenants[tenant].imported(&samples, op);
             }
             Err(error) => {
                 assert!(self.is_faulty(), "not imported on a disk that does what it should: {error}");
@@ -185,8 +178,8 @@ impl World {
                 let newest = samples.iter().map(|(_, t, _)| *t).max();
                 self.newest = self.newest.max(newest.unwrap_or(i64::MIN));
                 let uncertain = matches!(error, ImportError::Uncertain(_));
-                if complete || uncertain || self.fs.halted() || !FAIL_WHOLLY {
-                    self.tenants[tenant].perhaps_imported(Imported { samples, complete });
+                if complete || uncertain || self.fs.halted() {
+                    self.tenants[tenant].perhaps_imported(Imported { samples, complete: Some(complete) });
                 }
             }
         }

@@ -7,8 +7,8 @@ use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange, Timestamp};
 use chronolith_storage::RejectReason;
 
 use super::{
-    exemplars::{EXEMPLARS_STAY_DELETED, KnownExemplar},
-    imports::OUTLIVE_DELETIONS,
+    exemplars::KnownExemplar,
+    imports::YIELD,
     values::{Content, Value, What},
 };
 
@@ -26,9 +26,8 @@ pub(crate) struct Cell {
     durable: bool,
     /// It may be there or not: a deletion failed, or it lies in the past of one, or its block may have been dropped.
     loose: bool,
-    /// The number of the append that made it, and of the last one that had it.
+    /// The number of the append that made it.
     since: u64,
-    last: u64,
 }
 
 #[derive(Debug, Default)]
@@ -74,8 +73,8 @@ pub(crate) struct Deleted {
 #[derive(Debug)]
 pub(crate) struct Imported {
     pub(crate) samples: Vec<SampleOf>,
-    /// It is, from the next start on.
-    pub(crate) complete: bool,
+    /// It is, from the next start on; or not: all of it or nothing. `None`: blocks of it may have been dropped.
+    pub(crate) complete: Option<bool>,
 }
 
 /// What one tenant has.
@@ -139,9 +138,8 @@ impl Tenant {
         let series = self.series.entry(labels.clone()).or_default();
         series.newest = series.newest.max(Some(*t));
         series.send(*t, *value);
-        let new = Cell { values: Vec::new(), live: *value, durable: false, loose, since: op, last: op };
+        let new = Cell { values: Vec::new(), live: *value, durable: false, loose, since: op };
         let cell = series.cells.entry(*t).or_insert(new);
-        cell.last = op;
         if !cell.values.contains(value) {
             cell.values.push(*value);
         }
@@ -198,24 +196,16 @@ impl Tenant {
         }
     }
 
-    /// A deletion has been tried. It does not reach what is hidden, before `visible`, by a clock that is wrong; and what
-    /// was appended in `op` or later may come back.
-    pub(crate) fn delete(
-        &mut self,
-        deletion: &Deleted,
-        (visible, op): (Timestamp, u64),
-        newest: Timestamp,
-        done: bool,
-    ) {
+    /// A deletion has been tried. It does not reach what is hidden, before `visible`, by a clock that is wrong.
+    pub(crate) fn delete(&mut self, deletion: &Deleted, visible: Timestamp, newest: Timestamp, done: bool) {
         for (_, series) in self.series.iter_mut().filter(|(labels, _)| matches(&deletion.matchers, labels)) {
             let (from, to) = (deletion.range.min, deletion.range.max);
             let done = |t: Timestamp| done && t >= visible;
             series.cells.range_mut(from..=to).for_each(|(_, cell)| cell.loose = true);
-            series.cells.retain(|t, cell| !deletion.range.contains(*t) || !done(*t) || cell.last >= op);
+            series.cells.retain(|t, _| !deletion.range.contains(*t) || !done(*t));
             let inside = |exemplar: &&mut KnownExemplar| deletion.range.contains(exemplar.t);
             series.exemplars.values_mut().filter(inside).for_each(|exemplar| exemplar.expected = false);
-            let gone = |t: Timestamp| EXEMPLARS_STAY_DELETED && done(t);
-            series.exemplars.retain(|_, of| !deletion.range.contains(of.t) || !gone(of.t));
+            series.exemplars.retain(|_, of| !deletion.range.contains(of.t) || !done(of.t));
         }
         let range = TimeRange::new(deletion.range.min, deletion.range.max.min(newest));
         if range.min <= range.max {
@@ -228,16 +218,13 @@ impl Tenant {
         self.series.entry(labels.clone()).or_default().send(*t, *value);
     }
 
-    /// An import has come to its end; what was there before counts. `settles`: and is durable by now. `sure`: it is there, and
-    /// does not come again.
-    pub(crate) fn imported(&mut self, samples: &[SampleOf], op: u64, settles: bool, sure: bool) {
+    /// An import has come to its end: it is durable, and so is what was there before, which counts.
+    pub(crate) fn imported(&mut self, samples: &[SampleOf], op: u64) {
         for (labels, t, value) in samples {
-            let loose = !sure || (!OUTLIVE_DELETIONS && self.is_shadowed(labels, *t));
             let series = self.series.entry(labels.clone()).or_default();
-            let new = Cell { values: Vec::new(), live: *value, durable: true, loose, since: op, last: op };
+            let new = Cell { values: Vec::new(), live: *value, durable: true, loose: false, since: op };
             let cell = series.cells.entry(*t).or_insert(new);
-            cell.durable |= settles;
-            cell.loose |= !sure;
+            cell.durable = true;
             if !cell.values.contains(value) {
                 cell.values.push(*value);
             }
@@ -251,13 +238,8 @@ impl Tenant {
 
     /// Some of this may have been dropped.
     pub(crate) fn lose(&mut self, range: TimeRange) {
-        for Imported { samples, .. } in &mut self.imported {
-            for (labels, t, value) in samples.extract_if(.., |(_, t, _)| range.contains(*t)) {
-                let cell =
-                    Cell { values: vec![value], live: value, durable: false, loose: true, since: 0, last: 0 };
-                self.series.entry(labels).or_default().cells.entry(t).or_insert(cell);
-            }
-        }
+        // Nobody knows which blocks of one that is not shown are among them.
+        self.imported.iter_mut().for_each(|imported| imported.complete = None);
         for series in self.series.values_mut() {
             series.cells.range_mut(range.min..=range.max).for_each(|(_, cell)| cell.loose = true);
             let inside = |exemplar: &&mut KnownExemplar| range.contains(exemplar.t);
@@ -321,14 +303,19 @@ impl Tenant {
             let mut free = Vec::new();
             for (labels, t, value) in samples {
                 // What cannot be seen now may be seen another time.
-                let loose = t < floor || self.is_shadowed(&labels, t);
+                let loose = complete.is_none() || t < floor || self.is_shadowed(&labels, t);
                 let series = self.series.entry(labels.clone()).or_default();
                 match series.cells.get_mut(&t) {
-                    Some(cell) => cell.values.push(value),
+                    Some(cell) => {
+                        cell.values.push(value);
+                        let found = got.get(&labels).and_then(|samples| samples.get(&t));
+                        if let Some(found) = found.filter(|found| found.what == value.what && !YIELD) {
+                            cell.live = *found;
+                        }
+                    }
                     None if loose => {
-                        let durable = complete && OUTLIVE_DELETIONS;
-                        let cell =
-                            Cell { values: vec![value], live: value, durable, loose, since: 0, last: 0 };
+                        let durable = complete == Some(true);
+                        let cell = Cell { values: vec![value], live: value, durable, loose, since: 0 };
                         series.cells.insert(t, cell);
                     }
                     None => free.push((labels, t, value)),
@@ -338,17 +325,10 @@ impl Tenant {
                 got.get(labels).is_some_and(|samples: &BTreeMap<_, _>| samples.contains_key(t))
             };
             let there = free.iter().filter(is_there).count();
-            let whole = there == free.len() || (there == 0 && !complete);
-            assert!(whole, "{what}: {there} of {} samples of an import (complete: {complete})", free.len());
+            let whole = there == free.len() || (there == 0 && complete != Some(true));
+            assert!(whole, "{what}: {there} of {} samples of an import (complete: {complete:?})", free.len());
             for (labels, t, value) in free.into_iter().filter(|_| there > 0) {
-                let cell = Cell {
-                    values: vec![value],
-                    live: value,
-                    durable: false,
-                    loose: false,
-                    since: 0,
-                    last: 0,
-                };
+                let cell = Cell { values: vec![value], live: value, durable: false, loose: false, since: 0 };
                 self.series.entry(labels).or_default().cells.insert(t, cell);
             }
         }

@@ -19,11 +19,6 @@ use super::{
 };
 use crate::fixture::{DIR, compiled};
 
-/// What is deleted stays so even if a cut begins before the log has another batch: not yet, the cut forgets the deletion, and
-/// a start reads again what was in the last batch before it.
-const DELETIONS_STAY: bool = false;
-/// That batch is no older than so many operations.
-const YOUNG_OPS: u64 = 60;
 /// Series that are written at a time.
 const ACTIVE: u64 = 14;
 
@@ -276,8 +271,7 @@ impl World {
             deletion.matchers.iter().map(|matcher| format!("{:?}", matcher.matcher())).collect();
         self.note(format!("delete {tenant}: {matchers:?} {:?}: {done:?}", deletion.range));
         let visible = self.visible_from();
-        let young = if DELETIONS_STAY { u64::MAX } else { self.ops.saturating_sub(YOUNG_OPS) };
-        self.tenants[tenant].delete(&deletion, (visible, young), self.newest, done.is_ok());
+        self.tenants[tenant].delete(&deletion, visible, self.newest, done.is_ok());
         if let Err(error) = done {
             assert!(self.is_faulty(), "not deleted on a disk that does what it should: {error}");
             self.repeat = Some((tenant, deletion));
@@ -315,7 +309,7 @@ impl World {
         };
         let mut contents = Vec::new();
         for tenant in &self.tenants {
-            let Ok((content, _)) = audit::read_all(&copy, &tenant.id) else {
+            let Ok((content, _)) = audit::read_all(&copy, &tenant.id, true) else {
                 assert!(self.is_faulty(), "the copy cannot be read");
                 return Vec::new();
             };
@@ -333,7 +327,7 @@ impl World {
         let (copy, _) = Db::open(&path, self.options, self.fake.env.clone()).expect("the copy opens");
         let floor = self.floor.max(copy.stats().head.floor);
         for (tenant, before) in self.tenants.iter().zip(&copied.contents) {
-            let (now, _) = audit::read_all(&copy, &tenant.id).expect("the copy is readable");
+            let (now, _) = audit::read_all(&copy, &tenant.id, true).expect("the copy is readable");
             for (labels, samples) in before {
                 for (t, bits) in samples.range(floor..) {
                     let found = now.get(labels).and_then(|samples| samples.get(t));
@@ -346,7 +340,7 @@ impl World {
     fn hold(&mut self) {
         let tenant = self.below(3) as usize;
         let querier = self.db().querier(&self.tenants[tenant].id, TimeRange::ALL).expect("ready");
-        let Ok(seen) = audit::read(&*querier) else { return };
+        let Ok(seen) = audit::read(&*querier, true) else { return };
         self.note(format!("hold a view of {tenant}"));
         self.held = Some(Held { querier, seen });
     }
@@ -354,7 +348,7 @@ impl World {
     /// A view shows what it has shown.
     fn look_again(&mut self) {
         let Some(held) = self.held.take() else { return };
-        let Ok(now) = audit::read(&*held.querier) else {
+        let Ok(now) = audit::read(&*held.querier, true) else {
             assert!(self.is_faulty(), "a view cannot be read any more");
             return;
         };

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{fixture::DIR, sim::START};
 
-/// Start timestamps are compared as well.
+/// Start timestamps are compared as well: not yet, in two seeds of 100 one is lost, or that of a neighbour.
 pub(super) const STARTS: bool = false;
 
 /// Operations that are printed when a seed fails; all of them if this variable is set.
@@ -368,6 +368,7 @@ impl World {
         self.note("no more faults".to_owned());
         if std::mem::take(&mut self.full) && self.skew == 0 {
             self.check_recovered();
+            self.look_for_dropped();
         }
     }
 
