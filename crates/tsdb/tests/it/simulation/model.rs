@@ -308,6 +308,8 @@ impl Tenant {
                 match series.cells.get_mut(&t) {
                     Some(cell) => {
                         cell.values.push(value);
+                        // Which one counts is seen when the clock is right again.
+                        cell.loose |= t < floor && !YIELD;
                         let found = got.get(&labels).and_then(|samples| samples.get(&t));
                         if let Some(found) = found.filter(|found| found.what == value.what && !YIELD) {
                             cell.live = *found;
