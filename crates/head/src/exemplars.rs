@@ -73,6 +73,13 @@ impl Exemplars {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The least timestamp of all, milliseconds.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        let stores = self.stores.lock();
+        let all = stores.by_tenant.values().flat_map(ExemplarStore::iter);
+        all.map(|(_, exemplar)| exemplar.timestamp).min()
+    }
+
     /// None are kept.
     fn off(&self) -> bool {
         self.count_max == 0 || self.bytes_max == 0

@@ -221,6 +221,15 @@ impl Head {
         (oldest <= newest).then_some(TimeRange::new(oldest, newest))
     }
 
+    /// The oldest sample or exemplar that it may have, hidden or not, and the newest sample; milliseconds.
+    #[must_use]
+    pub fn held(&self) -> Option<TimeRange> {
+        let newest = self.newest.load(Ordering::Acquire);
+        let oldest = self.oldest.load(Ordering::Acquire);
+        let oldest = self.exemplars.oldest().map_or(oldest, |exemplar| exemplar.min(oldest));
+        (oldest <= newest).then_some(TimeRange::new(oldest, newest))
+    }
+
     pub(crate) fn saw_times(&self, times: TimeRange) {
         // Looked at first: the line is shared by all appends and seldom changes.
         if times.max > self.newest.load(Ordering::Relaxed) {

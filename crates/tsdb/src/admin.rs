@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chronolith_block::Tombstone;
 use chronolith_head::HeadView;
 use chronolith_index::CompiledMatcher;
-use chronolith_model::{Matcher, TenantId, TimeRange};
+use chronolith_model::{Matcher, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{Admin, StorageError};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     db::Db,
     deletion::Deletion,
     error::with_causes,
-    mark::{HEAD_TOMBSTONES_MAX, HeadTombstone, Mark},
+    mark::{self, HEAD_TOMBSTONES_MAX, HeadTombstone, Mark},
     store::Store,
 };
 
@@ -72,18 +72,26 @@ impl Store {
         let _no_merge = self.without_merges();
         self.blocks.remove_leftovers().map_err(|error| unavailable(&error))?;
         let mut change = self.blocks.change();
-        let in_head = self.delete_in_head(&mut change, tenant, matcher_sets, range);
         let blocks = change.tenant(tenant).blocks.clone();
-        let mut failed = in_head.err();
+        let mut failed = None;
         let mut damaged = Vec::new();
-        for (block, set) in blocks.iter().flat_map(|block| matcher_sets.iter().map(move |set| (block, set))) {
-            let tombstone = Tombstone { matchers: inert(set), ranges: vec![range] };
-            if let Err(error) = Change::delete(block, tombstone) {
-                failed.get_or_insert_with(|| unavailable(&error));
-                if error.is_damage() {
-                    damaged.push((block, error));
-                }
+        // By set, whether blocks have something of it.
+        let mut in_blocks = vec![false; matcher_sets.len()];
+        for (set, in_blocks) in matcher_sets.iter().zip(&mut in_blocks) {
+            for block in &blocks {
+                let tombstone = Tombstone { matchers: inert(set), ranges: vec![range] };
+                *in_blocks |= Change::delete(block, tombstone).unwrap_or_else(|error| {
+                    failed.get_or_insert_with(|| unavailable(&error));
+                    if error.is_damage() {
+                        damaged.push((block, error));
+                    }
+                    true
+                });
             }
+        }
+        let sets: Vec<_> = matcher_sets.iter().zip(in_blocks).collect();
+        if let Err(error) = self.delete_in_head(&mut change, tenant, &sets, range) {
+            failed.get_or_insert(error);
         }
         change.publish();
         for (block, error) in damaged {
@@ -92,32 +100,29 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Notes what is deleted in the head, durably.
+    /// Notes what is deleted in the head, durably; of each of `sets` it is known whether blocks have something of it.
     fn delete_in_head(
         &self,
         change: &mut Change<'_>,
         tenant: &TenantId,
-        matcher_sets: &[Vec<CompiledMatcher>],
+        sets: &[(&Vec<CompiledMatcher>, bool)],
         range: TimeRange,
     ) -> Result<(), StorageError> {
-        // What is newer comes later, and is not meant; nor is what comes late, so far back as nothing is.
-        let (times, again) = (self.head.times(), self.read_again());
-        let from = times.iter().chain(&again).map(|times| times.min).min();
-        let to = times.iter().chain(&again).map(|times| times.max).max();
-        let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
-        let range = TimeRange::new(range.min.max(from), range.max.min(to));
-        if range.min > range.max {
-            return Ok(());
-        }
-        let again = again.is_some_and(|times| times.overlaps(&range));
-        let logged = self.head.logged();
         let view = HeadView::open(Arc::clone(&self.head), tenant, TimeRange::ALL);
+        let held = self.head.held();
+        let in_head: Vec<bool> = sets.iter().map(|(set, _)| !view.select(set).series.is_empty()).collect();
+        // Behind the selection: the log has what the head has let go of by then.
+        let again = self.read_again();
+        let logged = self.head.logged();
         let mut deletions = change.version.deletions.to_vec();
         let mut known = true;
-        for set in matcher_sets {
-            if !again && view.select(set).series.is_empty() {
-                continue;
-            }
+        for ((set, in_blocks), in_head) in sets.iter().zip(in_head) {
+            // What is newer than that comes later, and is not meant.
+            let reach = [held.filter(|_| in_head), again.filter(|_| in_head || *in_blocks)];
+            let reach = reach.into_iter().flatten();
+            let reach = reach.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
+            let Some(reach) = reach.filter(|reach| reach.overlaps(&range)) else { continue };
+            let range = TimeRange::new(range.min.max(reach.min), range.max.min(reach.max));
             let tombstone = HeadTombstone { tenant: tenant.clone(), matchers: inert(set), range };
             if let Some(again) = deletions.iter_mut().find(|deletion| deletion.tombstone == tombstone) {
                 again.logged = logged;
@@ -130,13 +135,17 @@ impl Store {
             change.version.deletions = deletions.into();
             return Ok(());
         }
-        if deletions.len() > HEAD_TOMBSTONES_MAX {
-            let reason =
-                format!("{HEAD_TOMBSTONES_MAX} deletions wait for the next cut of the head; retry later");
-            return Err(StorageError::Unavailable { reason });
-        }
         let tombstones = deletions.iter().map(|deletion| deletion.tombstone.clone()).collect();
         let mark = Mark { tombstones, ..self.mark.lock().clone() };
+        if deletions.len() > HEAD_TOMBSTONES_MAX || !mark.fits() {
+            let reason = format!(
+                "{} deletions wait for the next cut of the head, at most {HEAD_TOMBSTONES_MAX} or {} MiB of them can; retry \
+                 later",
+                change.version.deletions.len(),
+                mark::BYTES_MAX >> 20
+            );
+            return Err(StorageError::Unavailable { reason });
+        }
         self.try_mark(mark).map_err(|error| unavailable(&error))?;
         change.version.deletions = deletions.into();
         Ok(())
@@ -147,6 +156,10 @@ impl Store {
     fn read_again(&self) -> Option<TimeRange> {
         let mark = self.mark.lock();
         let covered = *mark.sequences.iter().min()?;
+        if self.mark_is_stale() {
+            // A start may find an older one.
+            return Some(TimeRange::new(Timestamp::MIN, mark.boundary));
+        }
         let segments = self.wal.segments();
         let behind = segments.iter().filter(|segment| segment.last_sequence > covered);
         let from = behind.filter_map(|segment| segment.times).map(|(oldest, _)| oldest).min()?;

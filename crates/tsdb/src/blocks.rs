@@ -264,14 +264,15 @@ impl Change<'_> {
         }
     }
 
-    /// Deletes in a block, unless it has the same tombstone already.
-    pub(crate) fn delete(block: &Block, tombstone: Tombstone) -> chronolith_block::Result<()> {
-        if tombstone.ranges.iter().any(|range| range.overlaps(&range_of(block)))
-            && !block.tombstones().contains(&tombstone)
-        {
-            block.delete(tombstone)?;
+    /// Deletes in a block, unless it has the same tombstone already. Answers whether a series of it is meant.
+    pub(crate) fn delete(block: &Block, tombstone: Tombstone) -> chronolith_block::Result<bool> {
+        if !tombstone.ranges.iter().any(|range| range.overlaps(&range_of(block))) {
+            return Ok(false);
         }
-        Ok(())
+        if block.tombstones().contains(&tombstone) {
+            return Ok(true);
+        }
+        block.delete(tombstone)
     }
 
     /// Shows the version to readers. Returns those replaced so far that may still have readers.

@@ -75,7 +75,10 @@ pub enum Error {
         source: chronolith_block::Error,
     },
     /// The snapshots of the head cannot be read or written.
-    #[error("cannot use the snapshots of the head")]
+    #[error(
+        "cannot use the snapshots of the head (one that the device does not read any more can be moved out of head/, to start \
+         without what it alone has)"
+    )]
     Snapshot(#[from] chronolith_head::SnapshotError),
     /// The mark of the last cut cannot be read, and not for damage.
     #[error("cannot read the mark of the last cut")]

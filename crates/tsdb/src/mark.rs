@@ -17,7 +17,7 @@ const TEMPORARY: &str = "cut.tmp";
 const DAMAGED: &str = "cut.damaged";
 
 /// Most bytes of the file.
-const BYTES_MAX: u64 = 16 << 20;
+pub(crate) const BYTES_MAX: u64 = 16 << 20;
 /// Most shards it may speak of.
 const SHARDS_MAX: usize = 1024;
 /// Most deletions in the head at a time; a cut carries them out.
@@ -152,6 +152,13 @@ impl Mark {
         drop(file);
         fs.rename(&temporary, &dir.join(FILE))?;
         fs.sync_dir(dir)
+    }
+
+    /// Whether it can be read again.
+    pub(crate) fn fits(&self) -> bool {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        bytes.len() as u64 <= BYTES_MAX
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

@@ -196,6 +196,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the mark on disk may be an older one.
+    pub(crate) fn mark_is_stale(&self) -> bool {
+        self.mark_stale.load(Ordering::Acquire)
+    }
+
     /// Writes the mark again if that has failed.
     pub(crate) fn mend_mark(&self) {
         if !self.mark_stale.load(Ordering::Acquire) {

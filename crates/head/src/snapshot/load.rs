@@ -248,15 +248,23 @@ fn choose(
 ) -> chronolith_env::Result<Option<usize>> {
     let before = loaded.clone();
     if candidates.len() > 1 {
+        let mut refused = None;
         for (at, candidate) in candidates.iter().enumerate() {
             let damage = candidate.check(files);
-            candidate.file.check()?;
+            if let Err(error) = candidate.file.check() {
+                // It stays. The log goes back to the older one as long as that is there.
+                refused.get_or_insert(error);
+                continue;
+            }
             if damage.is_empty() && candidate.sections.damage.is_none() {
                 return Ok(Some(at));
             }
             if at + 1 < candidates.len() {
                 candidate.report(env, dir, damage, loaded);
             }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         // The newest is reported again when it is loaded.
         *loaded = before;

@@ -38,7 +38,9 @@ impl File for Watched {
     }
 
     fn read_at(&self, off: u64, buf: &mut [u8]) -> Result<usize> {
-        self.file.read_at(off, buf).map_err(|error| {
+        // Asked twice, like the log: a device may have a bad moment.
+        let read = self.file.read_at(off, buf).or_else(|_| self.file.read_at(off, buf));
+        read.map_err(|error| {
             let told = Error::new(chronolith_env::Op::Read, self.path(), error.kind().into());
             self.refused.lock().get_or_insert(error);
             told

@@ -86,6 +86,34 @@ fn what_was_logged_last_before_a_cut_stays_deleted() {
 }
 
 #[test]
+fn a_deletion_of_what_is_in_blocks_alone_does_not_take_what_comes_then() {
+    let (mut sim, mut model) = filled(4);
+    sim.db().request_cut(sim.now());
+    sim.run(Duration::from_secs(60));
+    assert_eq!(sim.db().stats().head.series, 0, "all of it is in blocks");
+    // Others keep the head at work.
+    sim.scrape(&mut model, 1, 40);
+    for id in [3, 99] {
+        delete(&sim, id, TimeRange::ALL).expect("deleted");
+        forget(&mut model, id, TimeRange::ALL);
+    }
+    // A sender that was held up sends what it has, in order, behind the cut.
+    let now = sim.now();
+    for id in [3, 99] {
+        let samples: Vec<_> = (1..10).map(|n| (id, now - (10 - n) * 3 * 60_000)).collect();
+        let taken = sim.send(&TenantId::default(), &samples).expect("acknowledged");
+        assert_eq!(taken, samples);
+        note(&mut model, &taken);
+    }
+    same(&sim.content(), &model, "at once");
+    sim.crash(CrashMode::LoseUnsynced);
+    same(&sim.content(), &model, "behind a crash");
+    sim.scrape(&mut model, 6, 5 * 60);
+    sim.restart();
+    same(&sim.content(), &model, "behind a cut");
+}
+
+#[test]
 fn a_deletion_is_durable_or_an_error() {
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncDir] {
         for nth in 1..6 {
