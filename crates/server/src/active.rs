@@ -24,8 +24,14 @@ use tracing::warn;
 
 use crate::{json::JsonWriter, query_log::moment, routes::Origin};
 
-/// What has run for so long is written to the file, at most so long after that.
+/// What has run for so long is written to the file, at most so long after that unless the disk refuses.
 const TICK: Duration = Duration::from_millis(25);
+/// Longest pause before what the disk refused is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Pause between two looks at whether the thread has ended.
+const END_POLL: Duration = Duration::from_millis(2);
+/// Longest wait for the thread where nobody has asked it to end.
+const DROP_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of an entry of the file, a line feed at the end.
 const ENTRY_BYTES: usize = 1024;
 /// Bytes of a query that are kept to be shown.
@@ -62,7 +68,7 @@ struct Shared {
     /// The thread waits to be woken.
     asleep: AtomicBool,
     ending: AtomicBool,
-    /// The thread that writes, if there is a file.
+    /// The thread that writes, if there is a file; known before it is `asleep`.
     writer: OnceLock<Thread>,
 }
 
@@ -120,32 +126,38 @@ impl ActiveQueries {
         Place { shared: Arc::clone(&self.shared), place }
     }
 
-    /// Keeps what runs in the file `path` too; only the first call counts. Returns entries of a process that has not come
-    /// to its end, a bounded number of them, and how many there are.
+    /// Keeps what runs in the file `path` too. Once that has succeeded, and after the end, a call does nothing and returns
+    /// nothing. Returns entries of a process that has not come to its end, a bounded number of them, and how many there are.
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread that writes it not be started.
     pub(crate) fn keep_in(&self, path: &Path) -> io::Result<(Vec<String>, usize)> {
+        let mut thread = self.thread.lock();
+        if thread.is_some() || self.shared.ending.load(Ordering::Acquire) {
+            return Ok((Vec::new(), 0));
+        }
         let unfinished = unfinished(path)?;
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        let writer = Writer { shared: Arc::clone(&self.shared), file, written: Vec::new(), told: false };
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            let spawned = std::thread::Builder::new().name("active-queries".to_owned());
-            let spawned = spawned.spawn(move || writer.run())?;
-            let _ = self.shared.writer.set(spawned.thread().clone());
-            *thread = Some(spawned);
-        }
+        let writer = Writer::new(Arc::clone(&self.shared), file);
+        let spawned = std::thread::Builder::new().name("active-queries".to_owned());
+        *thread = Some(spawned.spawn(move || writer.run())?);
         Ok(unfinished)
     }
 
-    /// Empties the file and leaves it alone from now on.
-    pub(crate) fn end(&self) {
+    /// Empties the file and leaves it alone from now on; waits for that, at most for `patience`. Whether it is done: a disk
+    /// that does not answer keeps the thread.
+    pub(crate) fn end(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
         self.shared.ending.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.lock().take() {
-            thread.thread().unpark();
-            let _ = thread.join();
+        let Some(thread) = self.thread.lock().take() else { return true };
+        thread.thread().unpark();
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(END_POLL);
         }
+        thread.join().is_ok()
     }
 
     /// Writes `[...]`, what has run for longest first.
@@ -163,7 +175,7 @@ impl ActiveQueries {
 
 impl Drop for ActiveQueries {
     fn drop(&mut self) {
-        self.end();
+        self.end(DROP_PATIENCE);
     }
 }
 
@@ -240,16 +252,23 @@ struct Writer {
     file: File,
     /// By entry, the number of the query in it; 0 for none.
     written: Vec<u64>,
+    /// Until what is busy is looked at again; longer and longer while the disk refuses.
+    pause: Duration,
     /// That the disk refuses was told.
     told: bool,
 }
 
 impl Writer {
+    fn new(shared: Arc<Shared>, file: File) -> Self {
+        Self { shared, file, written: Vec::new(), pause: TICK, told: false }
+    }
+
     fn run(mut self) {
+        // Whoever takes `asleep` away has to find whom to wake.
+        let _ = self.shared.writer.set(std::thread::current());
         while !self.shared.ending.load(Ordering::Acquire) {
-            let busy = self.tick();
-            if busy {
-                std::thread::park_timeout(TICK);
+            if let Some(pause) = self.tick() {
+                std::thread::park_timeout(pause);
                 continue;
             }
             self.shared.asleep.store(true, Ordering::Release);
@@ -266,10 +285,10 @@ impl Writer {
         let _ = self.file.set_len(0);
     }
 
-    /// Writes what has changed; whether anything runs, or is written.
-    fn tick(&mut self) -> bool {
+    /// Writes what has changed. Returns the pause until the next time; none where nothing runs and the file says so.
+    fn tick(&mut self) -> Option<Duration> {
         let mut changed: Vec<(usize, u64, [u8; ENTRY_BYTES])> = Vec::new();
-        let mut busy = false;
+        let (mut busy, mut refused) = (false, false);
         {
             let places = self.shared.places.lock();
             self.written.resize(places.running.len().max(self.written.len()), 0);
@@ -283,16 +302,19 @@ impl Writer {
             }
         }
         for (place, number, entry) in changed {
-            match self.file.write_all_at(&entry, (place * ENTRY_BYTES) as u64) {
-                Ok(()) => self.written[place] = number,
-                Err(error) if !self.told => {
-                    self.told = true;
-                    warn!(%error, "the file of running queries cannot be written");
-                }
-                Err(_) => {}
+            let Err(error) = self.file.write_all_at(&entry, (place * ENTRY_BYTES) as u64) else {
+                self.written[place] = number;
+                continue;
+            };
+            refused = true;
+            if !self.told {
+                self.told = true;
+                warn!(%error, "the file of running queries cannot be written");
             }
         }
-        busy
+        // The entry of a query that has ended would be blamed for a crash: it is tried again although nothing runs.
+        self.pause = if refused { (self.pause * 2).min(PAUSE_MAX) } else { TICK };
+        (busy || refused).then_some(self.pause)
     }
 }
 
@@ -401,9 +423,84 @@ mod tests {
         wait_for(&path, &[]);
         let d = enter(&active, "d");
         wait_for(&path, &["d"]);
-        active.end();
+        assert!(active.end(Duration::from_secs(30)));
         assert_eq!(std::fs::metadata(&path).expect("a file").len(), 0, "a process that ends leaves nothing");
         drop(d);
+    }
+
+    #[test]
+    fn a_query_at_the_very_start_wakes_the_thread() {
+        let path = file("start");
+        let shared = Arc::<Shared>::default();
+        let writer = Writer::new(Arc::clone(&shared), File::create(&path).expect("made"));
+        // It sleeps before whoever has started it does anything else.
+        let thread = std::thread::spawn(move || writer.run());
+        let since = Instant::now();
+        while !shared.asleep.load(Ordering::Acquire) {
+            assert!(since.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(TICK);
+        let active = ActiveQueries { shared, thread: Mutex::new(Some(thread)) };
+        let running = enter(&active, "a");
+        wait_for(&path, &["a"]);
+        drop(running);
+        wait_for(&path, &[]);
+    }
+
+    #[test]
+    fn what_the_disk_refused_is_tried_again_although_nothing_runs() {
+        let path = file("refused");
+        let active = ActiveQueries::default();
+        let good = File::create(&path).expect("made");
+        let mut writer = Writer::new(Arc::clone(&active.shared), good.try_clone().expect("cloned"));
+        assert_eq!(writer.tick(), None, "nothing runs");
+        let running = enter(&active, "a");
+        std::thread::sleep(TICK);
+        assert_eq!(writer.tick(), Some(TICK));
+        wait_for(&path, &["a"]);
+        drop(running);
+        writer.file = File::open(&path).expect("for reading only");
+        let pauses: Vec<_> = (0..8).map_while(|_| writer.tick()).collect();
+        assert_eq!((pauses.first(), pauses.get(7)), (Some(&(2 * TICK)), Some(&PAUSE_MAX)), "{pauses:?}");
+        wait_for(&path, &["a"]);
+        writer.file = good;
+        assert_eq!(writer.tick(), None);
+        wait_for(&path, &[]);
+    }
+
+    #[test]
+    fn the_end_waits_for_no_disk() {
+        let path = file("patience");
+        let active = ActiveQueries::default();
+        active.keep_in(&path).expect("opened");
+        let running = enter(&active, "a");
+        wait_for(&path, &["a"]);
+        // As long as this is held the thread cannot go on.
+        let places = active.shared.places.lock();
+        // It has not seen that it is to end, and waits for the lock.
+        std::thread::sleep(4 * TICK);
+        let since = Instant::now();
+        assert!(!active.end(Duration::from_millis(50)));
+        assert!(since.elapsed() < Duration::from_secs(5));
+        drop(places);
+        assert!(active.end(Duration::ZERO), "nobody is left to wait for");
+        drop(running);
+    }
+
+    #[test]
+    fn only_the_first_file_counts() {
+        let path = file("first");
+        let active = ActiveQueries::default();
+        assert!(active.keep_in(Path::new("/no/such/place")).is_err(), "that does not count");
+        active.keep_in(&path).expect("opened");
+        let other = path.with_extension("other");
+        let entry = [r#"{"query":"max(up)"}"#, "\n"].concat();
+        std::fs::write(&other, &entry).expect("written");
+        assert_eq!(active.keep_in(&other).expect("nothing to do"), (Vec::new(), 0));
+        active.end(Duration::from_secs(30));
+        assert_eq!(active.keep_in(&other).expect("nothing to do"), (Vec::new(), 0));
+        assert_eq!(std::fs::read_to_string(&other).expect("a file"), entry, "it is left alone");
     }
 
     #[test]
@@ -412,6 +509,7 @@ mod tests {
         std::fs::write(&path, [0xff; 5000]).expect("written");
         let active = ActiveQueries::default();
         assert_eq!(active.keep_in(&path).expect("opened"), (Vec::new(), 0));
+        active.end(Duration::from_secs(30));
         std::fs::write(&path, blank().repeat(3)).expect("written");
         assert_eq!(unfinished(&path).expect("a file"), (Vec::new(), 0));
         assert!(ActiveQueries::default().keep_in(Path::new("/no/such/place")).is_err());

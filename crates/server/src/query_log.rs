@@ -2,12 +2,13 @@
 //!
 //! Lines are handed to a thread that writes them; a query never waits for the disk. What the queue has no room for, and
 //! what the disk refuses, is left out and counted. The file is opened anew when it was moved away or removed, at most
-//! [`CHECK_INTERVAL`] later, and when [`QueryLog::reopen`] says so.
+//! [`CHECK_INTERVAL`] later, and when [`QueryLog::reopen`] says so. A line that was begun and not finished, by this process or
+//! by one before it, is ended before the next.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -41,6 +42,8 @@ enum Message {
     Line(Vec<u8>),
     /// Answered when all lines before it are written.
     Flush(SyncSender<()>),
+    /// Looks at `Shared::reopen` without a line.
+    Reopen,
 }
 
 #[derive(Debug, Default)]
@@ -75,105 +78,45 @@ impl QueryLog {
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread that writes it not be started.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(LINES_MAX);
-        let shared = Arc::new(Shared::default());
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            path: path.to_path_buf(),
-            file: Some(open(path)?),
-            checked: Instant::now(),
-            torn: false,
-            told: None,
-        };
-        std::thread::Builder::new().name("query-log".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok(Self { shared, sender })
+    pub /// Whether the regular file `file`, found at `path`, ends within a line. A file that may be written only is said to: an
+/// empty line costs less than two that are one.
+fn ends_within_line(file: &File, path: &Path) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
+    if !metadata.is_file() || metadata.len() == 0 {
+        return false;
     }
+    let last = || {
+        let file = File::open(path).ok()?;
+        if identity(&file.metadata().ok()?) != identity(&metadata) {
+            return None;
+        }
+        let mut last = [0];
+        file.read_exact_at(&mut last, metadata.len() - 1).ok()?;
+        Some(last[0])
+    };
+    last() != Some(b'\n')
+}
 
-    /// Opens the file anew before the next line.
-    pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-    }
+/// The same for the same file only.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
 
-    /// Waits, at most for `patience`, until all lines of now are written; whether they are.
-    #[must_use]
-    pub fn flush(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let (done, answer) = sync_channel(1);
-        let mut message = Message::Flush(done);
-        while let Err(refused) = self.sender.try_send(message) {
-            let TrySendError::Full(back) = refused else { return false };
-            if Instant::now() >= deadline {
-                return false;
+/// Appends `bytes`; on an error it is told in `begun` whether a part of them was written.
+fn append(to: &mut impl io::Write, mut bytes: &[u8], begun: &mut bool) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                *begun = true;
+                bytes = bytes.get(written..).unwrap_or_default();
             }
-            message = back;
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
-    }
-
-    /// Lines that were not written.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.shared.failures.get()
-    }
-
-    /// Hands over the line of a query.
-    pub(crate) fn log(&self, ended: &Ended<'_>) {
-        let line = line(ended);
-        let length = line.len();
-        let waiting = self.shared.waiting.fetch_add(length, Ordering::Relaxed);
-        let room = waiting.saturating_add(length) <= LINE_BYTES_MAX;
-        if !room || self.sender.try_send(Message::Line(line)).is_err() {
-            self.shared.waiting.fetch_sub(length, Ordering::Relaxed);
-            self.shared.failures.increment();
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-}
-
-/// `2026-11-21T21:13:15.635Z`
-pub(crate) fn moment(ms: Timestamp) -> String {
-    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{time:.3}")
-}
-
-fn line(ended: &Ended<'_>) -> Vec<u8> {
-    let Ended { query, stats, steps, error, origin, now } = ended;
-    let mut json = JsonWriter::with_capacity(query.text.len() + 768);
-    let mut commas = Commas::default();
-    json.raw("{");
-    for (name, text) in [("time", moment(*now).as_str()), ("level", "INFO"), ("msg", "promql query logged")] {
-        commas.next(&mut json);
-        json.key(name);
-        json.string(text);
-    }
-    json.raw(",\"params\":{\"end\":");
-    json.string(&moment(query.end));
-    json.raw(",\"query\":");
-    json.string(&query.text);
-    json.raw(",\"start\":");
-    json.string(&moment(query.start));
-    json.raw(",\"step\":");
-    json.integer(query.step.unwrap_or(0) / 1000);
-    json.raw("}");
-    if let Some(error) = error {
-        json.raw(",\"error\":");
-        json.string(error);
-    }
-    json.raw(",\"stats\":");
-    write_statistics(&mut json, stats, *steps);
-    json.raw(",\"httpRequest\":{\"clientIP\":");
-    json.string(&origin.client_ip());
-    json.raw(",\"method\":");
-    json.string(origin.method.as_str());
-    json.raw(",\"path\":");
-    json.string(origin.path);
-    json.raw("}}\n");
-    json.finish()
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    *begun = false;
+    Ok(())
 }
 
 /// The end that writes.
@@ -183,7 +126,7 @@ struct Writer {
     file: Option<File>,
     /// When the file was last seen in its place.
     checked: Instant,
-    /// The last line may have been written in part.
+    /// The last line was written in part.
     torn: bool,
     /// When a failure was last told.
     told: Option<Instant>,
@@ -196,31 +139,44 @@ impl Writer {
             match message {
                 Message::Line(line) => {
                     if let Err(error) = self.write(&line) {
-                        self.failed(&error);
+                        self.shared.failures.increment();
+                        self.tell(&error);
                     }
                     self.shared.waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 }
                 Message::Flush(done) => {
                     let _ = done.try_send(());
                 }
+                Message::Reopen => {
+                    if self.shared.reopen.swap(false, Ordering::AcqRel)
+                        && let Err(error) = self.open()
+                    {
+                        self.tell(&error);
+                    }
+                }
             }
         }
     }
 
+    /// Opens the file, made if missing, and looks at how it ends.
+    fn open(&mut self) -> io::Result<&mut File> {
+        self.file = None;
+        let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        self.torn = ends_within_line(&file, &self.path);
+        Ok(self.file.insert(file))
+    }
+
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.shared.reopen.swap(false, Ordering::AcqRel) || self.is_elsewhere() {
-            self.file = None;
+        let reopen = self.shared.reopen.swap(false, Ordering::AcqRel) || self.is_elsewhere();
+        if reopen || self.file.is_none() {
+            self.open()?;
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(open(&self.path)?),
-        };
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         // What was begun ends here, so that it costs no other line.
         if self.torn {
             file.write_all(b"\n")?;
-            self.torn = false;
         }
-        file.write_all(line).inspect_err(|_| self.torn = true)
+        append(file, line, &mut self.torn)
     }
 
     /// Whether the file is not the one at the path any more.
@@ -229,13 +185,11 @@ impl Writer {
             return false;
         }
         self.checked = Instant::now();
-        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let here = self.file.as_ref().and_then(|file| file.metadata().ok()).map(identity);
-        here != std::fs::metadata(&self.path).ok().map(identity)
+        let here = self.file.as_ref().and_then(|file| file.metadata().ok());
+        here.as_ref().map(identity) != std::fs::metadata(&self.path).ok().as_ref().map(identity)
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        self.shared.failures.increment();
+    fn tell(&mut self, error: &io::Error) {
         if self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
             self.told = Some(Instant::now());
             let failures = self.shared.failures.get();

@@ -197,9 +197,9 @@ impl AppState {
         self.0.query_log.get()
     }
 
-    /// Keeps the queries that run in the file `path` as well, so that it is known after a crash which they were. Only the
-    /// first call counts. Returns entries of a process that has not come to its end, JSON each, a bounded number of them; and
-    /// how many there are.
+    /// Keeps the queries that run in the file `path` as well, so that it is known after a crash which they were. Once that
+    /// has succeeded, further calls do nothing and return nothing. Returns entries of a process that has not come to its end,
+    /// JSON each, a bounded number of them; and how many there are.
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread that writes it not be started.
@@ -207,9 +207,10 @@ impl AppState {
         self.0.active.keep_in(path)
     }
 
-    /// Empties that file: the process comes to its end.
-    pub fn end_active_queries(&self) {
-        self.0.active.end();
+    /// Empties that file: the process comes to its end. Waits for that, at most for `patience`; whether it is done. Blocks.
+    #[must_use]
+    pub fn end_active_queries(&self, patience: Duration) -> bool {
+        self.0.active.end(patience)
     }
 
     /// Shutdown has begun: `/-/ready` and new requests answer 503 from now on, running ones finish.

@@ -59,8 +59,9 @@ pub(crate) fn label_replace(
     Ok(())
 }
 
-fn captured<'t>(captures: &Captures, text: &'t str, group: usize) -> &'t str {
-    captures.get_group(group).and_then(|span| text.get(span.range())).unwrap_or_default()
+/// What `group` captured; nothing where it took no part in the match.
+fn captured<'t>(captures: &Captures, text: &'t str, group: usize) -> Option<&'t str> {
+    captures.get_group(group).map(|span| text.get(span.range()).unwrap_or_default())
 }
 
 /// Compiles an expression in Go's syntax, anchored at both ends, `.` matching newlines; also the names of its groups.
@@ -183,6 +184,8 @@ mod tests {
             (["c", "$1", "c", "x(.)y"], r#"{__name__="up", b="host-12:80", c="\n"}"#),
             (["d", "$3$1", "b", "(a)?(h).*"], same),
             (["d", "$2", "b", "(a)|(h.*)"], r#"{__name__="up", b="host-12:80", c="x\ny", d="host-12:80"}"#),
+            (["d", "$x", "b", "(?P<x>a*)(?P<x>h.*)"], same),
+            (["d", "$x", "b", "(?P<x>a)?(?P<x>h).*"], r#"{__name__="up", b="host-12:80", c="x\ny", d="h"}"#),
             (["d", "v", "missing", ""], r#"{__name__="up", b="host-12:80", c="x\ny", d="v"}"#),
         ] {
             assert_eq!(replaced(args), expected, "{args:?}");

@@ -9,7 +9,7 @@ pub(super) struct Template {
 #[derive(Debug, PartialEq)]
 enum Part {
     Text(String),
-    /// What these groups captured: the first that did of those with the name asked for.
+    /// What the first of these groups that took part in the match captured: those with the name asked for.
     Group(Vec<usize>),
 }
 
@@ -43,16 +43,14 @@ impl Template {
         Self { parts }
     }
 
-    /// The text with what `group(index)` captured, empty for a group that did not.
-    pub(super) fn expand<'t>(&self, group: impl Fn(usize) -> &'t str) -> String {
+    /// The text with what `group(index)` captured, which is nothing for a group that took no part in the match.
+    pub(super) fn expand<'t>(&self, group: impl Fn(usize) -> Option<&'t str>) -> String {
         let mut out = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Group(groups) => {
-                    out.push_str(
-                        groups.iter().map(|index| group(*index)).find(|text| !text.is_empty()).unwrap_or(""),
-                    );
+                    out.push_str(groups.iter().find_map(|index| group(*index)).unwrap_or_default());
                 }
             }
         }
@@ -93,7 +91,7 @@ mod tests {
     fn as_go_expands() {
         let groups = [Some("host".to_owned()), None, Some("2x".to_owned())];
         let expand = |text: &str| {
-            Template::parse(text, &groups).expand(|i| ["all", "one", "two", "three"].get(i).unwrap_or(&""))
+            Template::parse(text, &groups).expand(|i| ["all", "one", "two", "three"].get(i).copied())
         };
         for (text, expected) in [
             ("$1", "one"),
@@ -121,5 +119,16 @@ mod tests {
         ] {
             assert_eq!(expand(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn of_equal_names_the_first_that_took_part_counts() {
+        let groups = [Some("x".to_owned()), Some("x".to_owned()), Some("x".to_owned())];
+        let expand = |captured: [Option<&str>; 3]| {
+            Template::parse("<$x>", &groups).expand(|i| captured.get(i - 1).copied().flatten())
+        };
+        assert_eq!(expand([None, Some("b"), Some("c")]), "<b>");
+        assert_eq!(expand([None, Some(""), Some("c")]), "<>", "even what is empty");
+        assert_eq!(expand([None, None, None]), "<>");
     }
 }
