@@ -84,7 +84,9 @@ impl Tenant {
                     "{what}: {labels}: an exemplar is lost: {number} {known:?} ({})",
                     self.id
                 );
-                (known.expected, known.durable) = (there, there);
+                // One whose sample was lost, which nobody had acknowledged, goes with the next cut.
+                let stays = there && series.cells.contains_key(&known.t);
+                (known.expected, known.durable) = (stays, stays);
             }
         }
         self.check_exemplars(got, &[], TimeRange::new(floor, i64::MAX), what);

@@ -170,7 +170,8 @@ impl World {
                 assert!((given..=given + both).contains(&all), "{given} samples: {report:?}");
                 let newest = samples.iter().map(|(_, t, _)| *t).max();
                 self.newest = self.newest.max(newest.unwrap_or(i64::MIN));
-                self.tenants[tenant].imported(&samples, op);
+                let visible = self.visible_from();
+                self.tenants[tenant].imported(&samples, op, visible);
             }
             Err(error) => {
                 assert!(self.is_faulty(), "not imported on a disk that does what it should: {error}");

@@ -218,13 +218,15 @@ impl Tenant {
         self.series.entry(labels.clone()).or_default().send(*t, *value);
     }
 
-    /// An import has come to its end: it is durable, and so is what was there before, which counts.
-    pub(crate) fn imported(&mut self, samples: &[SampleOf], op: u64) {
+    /// An import has come to its end: it is durable, and so is what was there before, which counts, but for what is older than
+    /// `visible`: a clock that is wrong has hidden it from the import too.
+    pub(crate) fn imported(&mut self, samples: &[SampleOf], op: u64, visible: Timestamp) {
         for (labels, t, value) in samples {
             let series = self.series.entry(labels.clone()).or_default();
             let new = Cell { values: Vec::new(), live: *value, durable: true, loose: false, since: op };
             let cell = series.cells.entry(*t).or_insert(new);
             cell.durable = true;
+            cell.loose |= *t < visible && cell.live.what != value.what && !YIELD;
             if !cell.values.contains(value) {
                 cell.values.push(*value);
             }
