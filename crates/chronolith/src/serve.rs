@@ -33,8 +33,8 @@ const BLOCKING_THREADS_SPARE: usize = 64;
 /// The file of running queries, in the data directory; it bears the name that Prometheus gives its own.
 const ACTIVE_QUERIES: &str = "queries.active";
 
-/// Longest wait, at the end, for the last lines of the query log.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait, at the end, for each file that tells of queries: it may be on a disk that does not answer.
+const FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is asked to end.
 ///
@@ -118,17 +118,16 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
             Some(ended) => ended,
             None => http.await,
         };
-        if let Some(scraper) = scraper {
-            scraper.await.context("the self-scrape ended")?;
-        }
-        tokio::task::spawn_blocking(move || db.close())
-            .await
-            .context("closing")?
-            .context("closing the database")?;
-        state.end_active_queries();
-        if state.query_log().is_some_and(|log| !log.flush(LOG_PATIENCE)) {
-            warn!("the query log lacks the last lines: its disk does not answer");
-        }
+        let scraped = match scraper {
+            Some(scraper) => scraper.await,
+            None => Ok(()),
+        };
+        let closed = tokio::task::spawn_blocking(move || db.close()).await;
+        // Whatever has failed: the process has come to its end, and no query is to blame.
+        let files = tokio::task::spawn_blocking(move || end_query_files(&state)).await;
+        closed.context("closing")?.context("closing the database")?;
+        scraped.context("the self-scrape ended")?;
+        files.context("ending the query log")?;
         http.context("the HTTP server died")?.context("HTTP")?;
         anyhow::ensure!(!gone, "the HTTP server ended without being asked to");
         info!("ended");
@@ -158,6 +157,16 @@ fn keep_active_queries(state: &AppState, args: &ServeArgs) {
         Err(error) => {
             warn!(path = %path.display(), %error, "it will not be known after a crash which queries ran");
         }
+    }
+}
+
+/// Empties the file of running queries and writes the last lines of the query log, if their disks answer in time. Blocks.
+fn end_query_files(state: &AppState) {
+    if !state.end_active_queries(FILE_PATIENCE) {
+        warn!("the file of running queries is not emptied: its disk does not answer");
+    }
+    if state.query_log().is_some_and(|log| !log.flush(FILE_PATIENCE)) {
+        warn!("the query log lacks the last lines: its disk does not answer");
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{File, Metadata, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
@@ -78,7 +78,112 @@ impl QueryLog {
     ///
     /// # Errors
     /// When the file cannot be opened, or the thread that writes it not be started.
-    pub /// Whether the regular file `file`, found at `path`, ends within a line. A file that may be written only is said to: an
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(LINES_MAX);
+        let shared = Arc::new(Shared::default());
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            path: path.to_path_buf(),
+            file: None,
+            checked: Instant::now(),
+            torn: false,
+            told: None,
+        };
+        writer.file = Some(writer.open()?);
+        std::thread::Builder::new().name("query-log".to_owned()).spawn(move || writer.run(&receiver))?;
+        Ok(Self { shared, sender })
+    }
+
+    /// Opens the file anew, before the next line and without waiting for one.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        // Where there is no room, there are lines.
+        let _ = self.sender.try_send(Message::Reopen);
+    }
+
+    /// Waits, at most for `patience`, until all lines of now are written; whether they are.
+    #[must_use]
+    pub fn flush(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let (done, answer) = sync_channel(1);
+        let mut message = Message::Flush(done);
+        while let Err(refused) = self.sender.try_send(message) {
+            let TrySendError::Full(back) = refused else { return false };
+            if Instant::now() >= deadline {
+                return false;
+            }
+            message = back;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    /// Lines that were not written.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.shared.failures.get()
+    }
+
+    /// Hands over the line of a query.
+    pub(crate) fn log(&self, ended: &Ended<'_>) {
+        let line = line(ended);
+        let length = line.len();
+        let waiting = self.shared.waiting.fetch_add(length, Ordering::Relaxed);
+        let room = waiting.saturating_add(length) <= LINE_BYTES_MAX;
+        if !room || self.sender.try_send(Message::Line(line)).is_err() {
+            self.shared.waiting.fetch_sub(length, Ordering::Relaxed);
+            self.shared.failures.increment();
+        }
+    }
+}
+
+/// `2026-11-21T21:13:15.635Z`; seconds since 1970 for a time that the calendar here does not have: `9223372036854775.807`.
+pub(crate) fn moment(ms: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(
+        |_| {
+            let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
+            format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
+        },
+        |time| format!("{time:.3}"),
+    )
+}
+
+fn line(ended: &Ended<'_>) -> Vec<u8> {
+    let Ended { query, stats, steps, error, origin, now } = ended;
+    let mut json = JsonWriter::with_capacity(query.text.len() + 768);
+    let mut commas = Commas::default();
+    json.raw("{");
+    for (name, text) in [("time", moment(*now).as_str()), ("level", "INFO"), ("msg", "promql query logged")] {
+        commas.next(&mut json);
+        json.key(name);
+        json.string(text);
+    }
+    json.raw(",\"params\":{\"end\":");
+    json.string(&moment(query.end));
+    json.raw(",\"query\":");
+    json.string(&query.text);
+    json.raw(",\"start\":");
+    json.string(&moment(query.start));
+    json.raw(",\"step\":");
+    json.integer(query.step.unwrap_or(0) / 1000);
+    json.raw("}");
+    if let Some(error) = error {
+        json.raw(",\"error\":");
+        json.string(error);
+    }
+    json.raw(",\"stats\":");
+    write_statistics(&mut json, stats, *steps);
+    json.raw(",\"httpRequest\":{\"clientIP\":");
+    json.string(&origin.client_ip());
+    json.raw(",\"method\":");
+    json.string(origin.method.as_str());
+    json.raw(",\"path\":");
+    json.string(origin.path);
+    json.raw("}}\n");
+    json.finish()
+}
+
+/// Whether the regular file `file`, found at `path`, ends within a line. A file that may be written only is said to: an
 /// empty line costs less than two that are one.
 fn ends_within_line(file: &File, path: &Path) -> bool {
     let Ok(metadata) = file.metadata() else { return false };
@@ -102,8 +207,13 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Appends `bytes`; on an error it is told in `begun` whether a part of them was written.
+/// Appends `bytes`. `begun` tells whether there is a line without an end before, and on an error, behind.
 fn append(to: &mut impl io::Write, mut bytes: &[u8], begun: &mut bool) -> io::Result<()> {
+    // What was begun ends here, so that it costs no other line.
+    if *begun {
+        to.write_all(b"\n")?;
+        *begun = false;
+    }
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -148,35 +258,34 @@ impl Writer {
                     let _ = done.try_send(());
                 }
                 Message::Reopen => {
-                    if self.shared.reopen.swap(false, Ordering::AcqRel)
-                        && let Err(error) = self.open()
-                    {
-                        self.tell(&error);
+                    if self.shared.reopen.swap(false, Ordering::AcqRel) {
+                        let opened = self.open();
+                        self.file = opened.inspect_err(|error| self.tell(error)).ok();
                     }
                 }
             }
         }
     }
 
-    /// Opens the file, made if missing, and looks at how it ends.
-    fn open(&mut self) -> io::Result<&mut File> {
-        self.file = None;
+    /// The file, made if missing; looks at how it ends.
+    fn open(&mut self) -> io::Result<File> {
         let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         self.torn = ends_within_line(&file, &self.path);
-        Ok(self.file.insert(file))
+        Ok(file)
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let reopen = self.shared.reopen.swap(false, Ordering::AcqRel) || self.is_elsewhere();
-        if reopen || self.file.is_none() {
-            self.open()?;
-        }
-        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        // What was begun ends here, so that it costs no other line.
-        if self.torn {
-            file.write_all(b"\n")?;
-        }
-        append(file, line, &mut self.torn)
+        let mut file = match self.file.take() {
+            Some(file) if !reopen => file,
+            _ => self.open()?,
+        };
+        // Emptied in its place, it has nothing that was begun.
+        self.torn =
+            self.torn && !file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+        let written = append(&mut file, line, &mut self.torn);
+        self.file = Some(file);
+        written
     }
 
     /// Whether the file is not the one at the path any more.
@@ -284,6 +393,87 @@ mod tests {
         settled(&queries);
         assert_eq!(queries.failures(), 100);
         assert!(QueryLog::open(Path::new("/no/such/place")).is_err());
+    }
+
+    #[test]
+    fn a_line_begun_before_a_crash_is_ended() {
+        let path = dir("torn").join("q.log");
+        let begun = "{\"time\":\"2026-11-";
+        std::fs::write(&path, begun).expect("written");
+        for lines in [2, 3] {
+            let queries = QueryLog::open(&path).expect("opened");
+            log(&queries, "a", None);
+            settled(&queries);
+            let text = std::fs::read_to_string(&path).expect("written");
+            let rest = text.strip_prefix(begun).and_then(|text| text.strip_prefix('\n')).expect("an end");
+            assert_eq!((text.lines().count(), text.contains("\n\n")), (lines, false), "{text}");
+            assert!(rest.lines().all(|line| line.starts_with('{') && line.ends_with("}}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_refused_leaves_nothing_behind_it() {
+        let path = dir("refused").join("q.log");
+        std::os::unix::fs::symlink("/dev/full", &path).expect("linked");
+        let queries = QueryLog::open(&path).expect("opened");
+        log(&queries, "a", None);
+        settled(&queries);
+        assert_eq!(queries.failures(), 1);
+        std::fs::remove_file(&path).expect("removed");
+        queries.reopen();
+        log(&queries, "b", None);
+        settled(&queries);
+        let text = std::fs::read_to_string(&path).expect("written");
+        assert!(text.starts_with('{') && text.lines().count() == 1, "{text:?}");
+    }
+
+    #[test]
+    fn what_was_written_in_part_is_ended_before_the_next() {
+        /// Takes so many bytes, two at a time.
+        struct Disk(usize, Vec<u8>);
+        impl io::Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let taken = bytes.len().min(2).min(self.0);
+                self.0 -= taken;
+                self.1.extend(bytes.iter().take(taken));
+                if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut disk = Disk(0, Vec::new());
+        let mut begun = false;
+        for (room, fits, behind) in
+            [(0, false, false), (3, false, true), (0, false, true), (1, false, false), (9, true, false)]
+        {
+            disk.0 = room;
+            assert_eq!(append(&mut disk, b"abcd\n", &mut begun).is_ok(), fits);
+            assert_eq!(begun, behind, "{room}");
+        }
+        assert_eq!(disk.1, b"abc\nabcd\n");
+    }
+
+    #[test]
+    fn a_file_is_opened_anew_without_a_line() {
+        let path = dir("anew").join("q.log");
+        let queries = QueryLog::open(&path).expect("opened");
+        std::fs::remove_file(&path).expect("removed");
+        settled(&queries);
+        assert!(!path.exists());
+        queries.reopen();
+        settled(&queries);
+        assert!(path.exists());
+        assert_eq!(queries.failures(), 0);
+    }
+
+    #[test]
+    fn times_beyond_the_calendar_are_seconds() {
+        assert_eq!(moment(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(moment(253_402_300_799_000), "253402300799.000");
+        assert_eq!(moment(i64::MAX), "9223372036854775.807");
+        assert_eq!(moment(i64::MIN), "-9223372036854775.808");
     }
 
     #[test]

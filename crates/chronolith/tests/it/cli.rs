@@ -94,13 +94,13 @@ impl Server {
     }
 
     pub(crate) fn start_with(data: &str, args: &[&str]) -> Self {
-        let mut child = program()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", data])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program runs");
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", data]).args(args);
+        Self::start_by(command.stderr(Stdio::null()))
+    }
+
+    pub(crate) fn start_by(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program runs");
         let (found, url) = mpsc::channel();
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         thread::spawn(move || {

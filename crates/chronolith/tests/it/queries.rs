@@ -1,19 +1,38 @@
 //! Looking at queries: explanations, the query log, the file of running queries.
 
-use std::{fs::File, path::Path, process::Stdio, thread, time::Duration};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::cli::{Dir, Server, program, run};
 
-/// What `file` has, once it has `text`.
-fn wait_for(file: &Path, text: &str) -> String {
-    for _ in 0..600 {
-        let found = std::fs::read_to_string(file).unwrap_or_default();
-        if found.contains(text) {
-            return found;
-        }
-        thread::sleep(Duration::from_millis(50));
+/// Longest wait for what has to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `done` says so; `what` is not yet done.
+#[track_caller]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < PATIENCE, "{what}, after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
     }
-    panic!("{} has no {text:?}: {:?}", file.display(), std::fs::read_to_string(file));
+}
+
+/// What `file` has, once it has `text`.
+#[track_caller]
+fn wait_for(file: &Path, text: &str) -> String {
+    let mut found = String::new();
+    wait_until(&format!("{} has no {text:?}", file.display()), || {
+        found = std::fs::read_to_string(file).unwrap_or_default();
+        found.contains(text)
+    });
+    found
 }
 
 #[test]
@@ -29,9 +48,7 @@ fn queries_are_explained_and_logged() {
         (code, out)
     };
     // The first self-scrape is stored at once.
-    while ask(&["--explain", "up"]).1.contains(": 0 series") {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("nothing is stored", || !ask(&["--explain", "up"]).1.contains(": 0 series"));
     let (code, plan) = ask(&["--explain", "sum(up) > 0"]);
     let (tree, selection) = plan.split_once("\n\n").expect("a tree, and what is selected");
     assert_eq!(
@@ -57,18 +74,55 @@ fn queries_are_explained_and_logged() {
     );
     std::fs::rename(&log, log.with_extension("old")).expect("moved");
     server.signal("-HUP");
-    // The signal takes a moment to arrive; until then lines go to the file that was moved.
-    while !log.exists() || std::fs::read_to_string(&log).is_ok_and(|text| text.is_empty()) {
-        ask(&["vector(1)"]);
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert!(wait_for(&log, "vector(1)").ends_with("}\n"));
+    // No query is logged meanwhile, so that nothing but the signal makes the file.
+    wait_until("SIGHUP has not made the file", || log.exists());
+    ask(&["vector(1)"]);
+    let second = wait_for(&log, "}\n");
+    assert!(second.contains("vector(1)") && second.lines().count() == 1, "{second}");
 
     let active = Path::new(&data).join("queries.active");
     assert!(active.exists());
     server.signal("-TERM");
     assert_eq!(server.wait(), Some(0));
     assert_eq!(std::fs::metadata(&active).expect("a file").len(), 0, "nothing was left unfinished");
+}
+
+#[test]
+fn the_end_waits_for_no_disk_and_leaves_no_query_to_blame() {
+    let dir = Dir::new("unwritten");
+    let data = dir.data();
+    // A query log whose disk does not answer: a pipe that nobody empties.
+    let log = Path::new(&data).with_file_name("queries.pipe");
+    assert!(Command::new("mkfifo").arg(&log).status().is_ok_and(|status| status.success()));
+    let _reader = File::options().read(true).write(true).open(&log).expect("a pipe");
+    let config = dir.file("config.yml", &format!("query: {{log_file: '{}'}}", log.display()));
+    // No file may be larger than some KiB, so that the first self-scrape cannot be written to the write-ahead log.
+    let limited = "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_chronolith"), "serve", "--listen", "127.0.0.1:0"]);
+    command.args(["--data-dir", &data, "--config", &config]).stdin(Stdio::null());
+    let (mut told, stderr) = std::io::pipe().expect("a pipe");
+    let mut server = Server::start_by(command.stderr(stderr));
+    drop(command);
+    let told = thread::spawn(move || {
+        let mut text = String::new();
+        told.read_to_string(&mut text).map(|_| text)
+    });
+    let active = Path::new(&data).join("queries.active");
+    let ask = |query: &str| assert_eq!(run(&["query", "--url", &server.url, query]).0, Some(0));
+    wait_until("no query has come into the file", || {
+        ask("sum(sum_over_time(vector(1)[11d:1s]))");
+        std::fs::metadata(&active).is_ok_and(|file| file.len() > 0)
+    });
+    // More than a pipe has room for.
+    let long = format!("vector(1) #{}", "x".repeat(16 << 10));
+    (0..8).for_each(|_| ask(&long));
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(1), "samples are lost");
+    let told = told.join().expect("no panic").expect("text");
+    assert!(told.contains("error: closing the database: "), "{told}");
+    assert!(told.contains("the query log lacks the last lines"), "it is waited for all the same: {told}");
+    assert_eq!(std::fs::metadata(&active).expect("a file").len(), 0);
 }
 
 #[test]

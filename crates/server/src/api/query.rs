@@ -173,7 +173,7 @@ async fn answer(
 }
 
 /// Logs a query that has ended, if queries are logged. As in Prometheus, which logs what it evaluates: what is no query is
-/// not.
+/// not, and neither is one of which the plan was asked for.
 fn log(
     state: &AppState,
     origin: &Origin,
@@ -183,7 +183,8 @@ fn log(
     asked: Asked,
 ) {
     let Some(log) = state.query_log() else { return };
-    if matches!(error, Some(QueryError::Parse(_) | QueryError::BadData(_))) {
+    let unparsed = matches!(error, Some(QueryError::Parse(_) | QueryError::BadData(_)));
+    if unparsed || asked.explain == Some(ExplainMode::Plan) {
         return;
     }
     let (error, now) = (error.map(ToString::to_string), state.info().now_ms());

@@ -250,9 +250,12 @@ async fn a_query_waits_for_its_turn_and_no_longer_than_its_timeout() {
     wait_for(|| entered.try_recv().is_ok()).await;
     let second = app.clone().oneshot(query_request("timeout=50ms")).await.expect("infallible");
     assert_eq!(second.status(), 503);
+    let plan = app.clone().oneshot(query_request("timeout=50ms&explain=1")).await.expect("infallible");
+    assert_eq!(plan.status(), 503);
     assert!(state.query_log().is_some_and(|log| log.flush(Duration::from_secs(30))));
     let logged = std::fs::read_to_string(&path).expect("a log");
     assert!(logged.contains(r#""error":"query timed out in query queue","stats""#), "{logged}");
+    assert_eq!(logged.lines().count(), 1, "a plan is not logged: {logged}");
     let _ = std::fs::remove_file(&path);
     let body = axum::body::to_bytes(second.into_body(), 1000).await.expect("short");
     let text = r#"{"status":"error","errorType":"timeout","error":"query timed out in query queue"}"#;

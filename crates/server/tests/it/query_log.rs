@@ -44,6 +44,8 @@ async fn what_is_evaluated_is_logged() {
     server.get("/api/v1/query?query=up%7B").await;
     server.get("/api/v1/query_range?query=up%5B5m%5D&start=0&end=1&step=1").await;
     server.get("/api/v1/query?query=up&explain=1").await;
+    let failing = server.get("/api/v1/query?query=%7Bjob=~%22.%2B%22%7D&time=1795221262&explain=1").await;
+    assert_eq!(failing.status, 422, "{}", failing.text());
     server.get("/api/v1/labels").await;
     let lines = log.lines(&server);
     let [instant, range, failed] = lines.as_slice() else { panic!("{lines:#?}") };
