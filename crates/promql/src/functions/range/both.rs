@@ -55,14 +55,9 @@ pub(super) fn apply(
     };
     let started = |index: usize| starts::at(steps, natives.times[index]);
     let mut overlapped = 0;
-    let overlaps: Vec<u32> = if steps.is_empty() || !matches!(function, F::Rate | F::Increase) {
-        Vec::new()
-    } else {
-        let indices = seen.start + 1..seen.end;
-        indices
-            .filter(|index| started(index - 1).overlaps(started(*index)))
-            .map(|index| index as u32)
-            .collect()
+    let overlaps = match function {
+        F::Rate | F::Increase if !steps.is_empty() => overlaps(seen, started),
+        _ => Vec::new(),
     };
     let mut overlapping = Sliding::default();
     let history = if matches!(function, F::Rate | F::Increase) {
@@ -97,26 +92,11 @@ pub(super) fn apply(
             F::Resets | F::Changes => out.set(step, pairs.inside(window.floats, *own)),
             F::Count => out.set(step, (window.floats.len() + own.len()) as f64),
             F::Present => out.set(step, 1.0),
-            F::First => {
-                if !mixed || window.times[0] < input.times[window.floats.start()] {
-                    out.set_histogram(step, Arc::clone(&window.histograms[0]));
-                }
+            F::First | F::TsOfFirst => {
+                first(function == F::TsOfFirst, &window, input.times, (out, step));
             }
-            F::Last => {
-                let last = own.len() - 1;
-                if !mixed || window.times[last] > input.times[window.floats.last()] {
-                    out.set_histogram(step, Arc::clone(&window.histograms[last]));
-                }
-            }
-            F::TsOfFirst => {
-                let first = window.times[0];
-                let first = if mixed { first.min(input.times[window.floats.start()]) } else { first };
-                out.set(step, first as f64 / 1000.0);
-            }
-            F::TsOfLast => {
-                let last = window.times[own.len() - 1];
-                let last = if mixed { last.max(input.times[window.floats.last()]) } else { last };
-                out.set(step, last as f64 / 1000.0);
+            F::Last | F::TsOfLast => {
+                last(function == F::TsOfLast, &window, input.times, (out, step));
             }
             F::Min
             | F::Max
@@ -136,6 +116,36 @@ pub(super) fn apply(
         }
     }
     starts::note_overlaps(overlapped, context);
+}
+
+/// The indices in `seen` of samples that began to be counted before the one ahead of them was taken.
+fn overlaps(seen: Range<usize>, started: impl Fn(usize) -> starts::Started) -> Vec<u32> {
+    let indices = seen.start + 1..seen.end;
+    let overlap = indices.filter(|index| started(index - 1).overlaps(started(*index)));
+    overlap.map(|index| index as u32).collect()
+}
+
+/// The first sample of a window, if it is a histogram, or its time; `times` are those of the floats.
+fn first(time: bool, window: &Window<'_>, times: &[Timestamp], (out, step): (&mut Column, usize)) {
+    let own = window.times[0];
+    let float = (window.floats.len() > 0).then(|| times[window.floats.start()]);
+    if time {
+        out.set(step, float.map_or(own, |float| own.min(float)) as f64 / 1000.0);
+    } else if float.is_none_or(|float| own < float) {
+        out.set_histogram(step, Arc::clone(&window.histograms[0]));
+    }
+}
+
+/// The same for the last sample.
+fn last(time: bool, window: &Window<'_>, times: &[Timestamp], (out, step): (&mut Column, usize)) {
+    let at = window.times.len() - 1;
+    let own = window.times[at];
+    let float = (window.floats.len() > 0).then(|| times[window.floats.last()]);
+    if time {
+        out.set(step, float.map_or(own, |float| own.max(float)) as f64 / 1000.0);
+    } else if float.is_none_or(|float| own > float) {
+        out.set_histogram(step, Arc::clone(&window.histograms[at]));
+    }
 }
 
 fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
