@@ -78,10 +78,15 @@ impl ShardState {
 impl SeriesMut<'_> {
     /// Whether a sample at `t` is newer than all that is known, late ones included.
     pub(crate) fn is_newest(&self, t: Timestamp) -> bool {
+        self.newest_of_all() < Some(t)
+    }
+
+    /// Timestamp of the newest sample of either kind, in order or late: one that a cut has passed may be late and newest.
+    fn newest_of_all(&self) -> Option<Timestamp> {
         let late = self.late.newest(self.slot);
         let late_histogram =
             if self.series.is_mixed() { self.histograms.late.newest(self.slot) } else { None };
-        self.newest().max(late).max(late_histogram) < Some(t)
+        self.newest().max(late).max(late_histogram)
     }
 
     /// The chunks in files that have to be read before a sample at `t` can be judged.
@@ -148,7 +153,7 @@ impl SeriesMut<'_> {
         if self.unread(t).next().is_some() {
             return Verdict::Unread;
         }
-        let (last, last_histogram) = (self.series.last(), self.last_histogram());
+        let last_histogram = self.last_histogram();
         let cut = self.late.cut().boundary();
         let newest = self.newest();
         let late = t <= cut || newest.is_some_and(|newest| t <= newest);
@@ -167,8 +172,8 @@ impl SeriesMut<'_> {
         let next = t > cut && last_histogram.is_none_or(|last| t > last);
         let hint = match rule {
             LateRule::Logged if next => histogram.hint(),
-            // Behind a float, or where it is not the next one, nothing is known.
-            _ if !next || late || last_histogram < last => histogram.hint_after(None),
+            // Where the one before it is a float or a late one, or where it is not the next one, nothing is known.
+            _ if !next || late || last_histogram < self.newest_of_all() => histogram.hint_after(None),
             _ => {
                 let lane = self.histograms.lane(self.slot);
                 histogram.hint_after(lane.and_then(Lane::last_histogram))

@@ -93,6 +93,23 @@ fn hints_are_found_out() {
 }
 
 #[test]
+fn behind_one_that_a_cut_made_late_nothing_is_known() {
+    use CounterResetHint::{NotReset, Unknown};
+    let mut state = shard();
+    assert_eq!(give(&mut state, 10, &counter(2, 5)), Verdict::Stored);
+    state.begin_cut(CutPoint { number: 1, boundary: 100 });
+    // A cut that does not end is not known to a start, which finds the two that follow side by side.
+    for (t, n) in [(50, 9), (150, 6), (160, 7)] {
+        assert_eq!(give(&mut state, t, &counter(2, n)), Verdict::Stored);
+    }
+    let lane = state.histograms.lane(0).unwrap();
+    let logged =
+        chronolith_chunk::histogram::HistogramIter::new(lane.open_bytes()).unwrap().map(|of| of.unwrap());
+    let hints: Vec<_> = logged.map(|(t, histogram)| (t, histogram.hint())).collect();
+    assert_eq!(hints, [(150, Unknown), (160, NotReset)]);
+}
+
+#[test]
 fn what_becomes_of_samples_of_both_kinds() {
     let mut state = shard();
     assert_eq!(give(&mut state, 1_000, &counter(2, 1)), Verdict::Stored);
