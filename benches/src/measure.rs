@@ -12,7 +12,7 @@ use chronolith_e2e::servers::{Kind, STOP_TIMEOUT, Server, ServerSpec};
 
 use crate::device::FdatasyncProbe;
 use crate::load::{Load, STEP_MS};
-use crate::queries::{BenchQuery, QueryResult, QueryWindow, time_query};
+use crate::queries::{BenchQuery, QueryResult, QueryWindow, time_queries};
 use crate::send::{SendReport, send};
 
 /// Longest wait for background work after the load.
@@ -54,8 +54,10 @@ pub struct Measurement {
     pub stop_cpu_seconds: f64,
     /// CPU and memory when the load had settled.
     pub settled: ProcStats,
+    /// From the start behind the stop until it was ready, seconds; nothing where no queries were asked.
+    pub restart_seconds: Option<f64>,
     /// Memory after the queries.
-    pub after_queries: ProcStats,
+    pub after_queries: Option<ProcStats>,
     /// Number and total seconds of log syncs, where the server tells.
     pub fsync: Option<(f64, f64)>,
     /// Bytes the data directory occupies after the stop.
@@ -84,39 +86,47 @@ pub fn measure(spec: &MeasureSpec, load: &Load, set: &[BenchQuery]) -> Result<Me
     let device = FdatasyncProbe::run(dir.path())?;
     let mut server_spec = ServerSpec::new(spec.kind, &spec.program, dir.path());
     server_spec.extra_args = spec.extra_args.iter().map(Into::into).collect();
-    let mut server = server_spec.start()?;
+    let server = server_spec.start()?;
 
     let sent = send(load, server.addr())?;
     let settled = settle(server.process())?;
     let fsync = read_fsync(&server);
 
-    let window = query_window(load);
-    let mut queries = BTreeMap::new();
-    if spec.query_repetitions > 0 {
-        let mut client = server.client();
-        for query in set {
-            let result = time_query(&mut client, spec.kind, query, window, spec.query_repetitions)?;
-            queries.insert(query.name, result);
-        }
-    }
-    let after_queries = settle(server.process())?;
-    let (status, cpu_at_end) = server.process_mut().stop_reading_cpu(STOP_TIMEOUT)?;
-    if !status.success() {
-        bail!("{} ended with {status}:\n{}", spec.kind.name(), server.process().log_tail(20));
-    }
-    let stop_cpu_seconds = (cpu_at_end - after_queries.cpu_seconds()).max(0.0);
-    Ok(Measurement {
+    let stop_cpu_seconds = (stop(server)? - settled.cpu_seconds()).max(0.0);
+    let disk_bytes = disk_bytes(&server_spec.data_dir())?;
+    let mut measured = Measurement {
         kind: spec.kind,
         device,
         sent,
         ingest_cpu_seconds: settled.cpu_seconds() + stop_cpu_seconds,
         stop_cpu_seconds,
         settled,
-        after_queries,
+        restart_seconds: None,
+        after_queries: None,
         fsync,
-        disk_bytes: disk_bytes(&server_spec.data_dir())?,
-        queries,
-    })
+        disk_bytes,
+        queries: BTreeMap::new(),
+    };
+    if spec.query_repetitions > 0 {
+        let started = Instant::now();
+        let server = server_spec.start()?;
+        measured.restart_seconds = Some(started.elapsed().as_secs_f64());
+        settle(server.process())?;
+        measured.queries = time_queries(&server, set, query_window(load), spec.query_repetitions)?;
+        measured.after_queries = Some(settle(server.process())?);
+        stop(server)?;
+    }
+    Ok(measured)
+}
+
+/// Stops a server gracefully; CPU seconds of its whole life.
+fn stop(mut server: Server) -> Result<f64> {
+    let (status, cpu_seconds) = server.process_mut().stop_reading_cpu(STOP_TIMEOUT)?;
+    if !status.success() {
+        let name = server.spec().kind.name();
+        bail!("{name} ended with {status}:\n{}", server.process().log_tail(20));
+    }
+    Ok(cpu_seconds)
 }
 
 /// The last hour of the load, or all of it if it is shorter.

@@ -1,10 +1,11 @@
 //! The query set and its timing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use chronolith_e2e::http::Client;
-use chronolith_e2e::servers::Kind;
+use chronolith_e2e::http::{Client, Response};
+use chronolith_e2e::servers::{Kind, Server};
 
 /// One query of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,14 @@ pub struct QueryWindow {
 /// What a query took and gave.
 #[derive(Debug, Clone)]
 pub struct QueryResult {
-    /// Median latency over the repetitions.
+    /// Latency of the first time it was asked of a server that had just started.
+    pub cold: Duration,
+    /// Median latency over the repetitions, result caches left out.
     pub median: Duration,
+    /// The same with the result cache, where the server has one, filled by the first repetition.
+    pub cached: Option<Duration>,
+    /// Most bytes resident during the repetitions.
+    pub peak_bytes: u64,
     /// Number of series in the answer, or why there is none.
     pub series: Result<usize, String>,
     /// Size of the answer.
@@ -60,17 +67,72 @@ pub fn query_set() -> Vec<BenchQuery> {
         .collect()
 }
 
-/// Asks `query` `repetitions` times and takes the median.
+/// Asks every query of `set` of a server that has just started once, and then each of them `repetitions` times.
 ///
 /// # Errors
 /// The connection breaks.
-pub fn time_query(
+pub fn time_queries(
+    server: &Server,
+    set: &[BenchQuery],
+    window: QueryWindow,
+    repetitions: usize,
+) -> Result<BTreeMap<&'static str, QueryResult>> {
+    let kind = server.spec().kind;
+    let has_cache = kind == Kind::VictoriaMetrics;
+    let mut client = server.client();
+    let mut colds = Vec::with_capacity(set.len());
+    for query in set {
+        colds.push(ask(&mut client, kind, query, (window, false))?.0);
+    }
+    let mut results = BTreeMap::new();
+    for (query, cold) in set.iter().zip(colds) {
+        server.process().reset_hwm()?;
+        let (median, last) = median_of(&mut client, kind, query, (window, false), repetitions)?;
+        let peak_bytes = server.process().stats()?.hwm_bytes;
+        let cached = if has_cache {
+            ask(&mut client, kind, query, (window, true))?;
+            Some(median_of(&mut client, kind, query, (window, true), repetitions)?.0)
+        } else {
+            None
+        };
+        let series = if last.ok() {
+            Ok(count_series(&last.body))
+        } else {
+            Err(format!("{} {}", last.status, last.text().chars().take(200).collect::<String>()))
+        };
+        let bytes = last.body.len();
+        results.insert(query.name, QueryResult { cold, median, cached, peak_bytes, series, bytes });
+    }
+    Ok(results)
+}
+
+/// Asks `query` `repetitions` times; the median, and the last answer.
+fn median_of(
     client: &mut Client,
     kind: Kind,
     query: &BenchQuery,
-    window: QueryWindow,
+    how: (QueryWindow, bool),
     repetitions: usize,
-) -> Result<QueryResult> {
+) -> Result<(Duration, Response)> {
+    let mut latencies = Vec::with_capacity(repetitions);
+    let mut last = None;
+    for _ in 0..repetitions.max(1) {
+        let (latency, response) = ask(client, kind, query, how)?;
+        latencies.push(latency);
+        last = Some(response);
+    }
+    latencies.sort_unstable();
+    let Some(last) = last else { bail!("no repetition") };
+    Ok((latencies[latencies.len() / 2], last))
+}
+
+/// Asks `query` once, with the server's result cache or without it.
+fn ask(
+    client: &mut Client,
+    kind: Kind,
+    query: &BenchQuery,
+    (window, cache): (QueryWindow, bool),
+) -> Result<(Duration, Response)> {
     let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
     let (start, end) = (seconds(window.start_ms), seconds(window.end_ms));
     let step = seconds(window.step_ms);
@@ -82,26 +144,12 @@ pub fn time_query(
         form.push(("time", end.as_str()));
         "/api/v1/query"
     };
-    if kind == Kind::VictoriaMetrics {
-        // Its result cache would answer from the second repetition on.
+    if kind == Kind::VictoriaMetrics && !cache {
         form.push(("nocache", "1"));
     }
-    let mut latencies = Vec::with_capacity(repetitions);
-    let mut last = None;
-    for _ in 0..repetitions.max(1) {
-        let sent = Instant::now();
-        let response = client.post_form(path, &form).with_context(|| format!("query {}", query.name))?;
-        latencies.push(sent.elapsed());
-        last = Some(response);
-    }
-    latencies.sort_unstable();
-    let Some(response) = last else { bail!("no repetition") };
-    let series = if response.ok() {
-        Ok(count_series(&response.body))
-    } else {
-        Err(format!("{} {}", response.status, response.text().chars().take(200).collect::<String>()))
-    };
-    Ok(QueryResult { median: latencies[latencies.len() / 2], series, bytes: response.body.len() })
+    let sent = Instant::now();
+    let response = client.post_form(path, &form).with_context(|| format!("query {}", query.name))?;
+    Ok((sent.elapsed(), response))
 }
 
 /// Counts result elements without parsing the whole answer: every one has exactly one `metric` member, and a quote

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::load::Load;
 use crate::measure::Measurement;
-use crate::queries::BenchQuery;
+use crate::queries::{BenchQuery, QueryResult};
 
 const NAME_WIDTH: usize = 36;
-const CELL_WIDTH: usize = 22;
+const CELL_WIDTH: usize = 32;
 
 /// The table for a terminal. The first measurement is the one the others are compared with.
 #[must_use]
@@ -59,7 +59,10 @@ pub fn table(load: &Load, runs: &[Measurement], set: &[BenchQuery]) -> String {
     row(&mut out, "RSS per series, KB", each(runs, |m| kb(m.settled.rss_bytes, series)));
     row(&mut out, "RssAnon per series, KB", each(runs, |m| kb(m.settled.rss_anon_bytes, series)));
     row(&mut out, "VmHWM per series, KB", each(runs, |m| kb(m.settled.hwm_bytes, series)));
-    row(&mut out, "RSS after the queries, KB", each(runs, |m| kb(m.after_queries.rss_bytes, series)));
+    let after = |m: &Measurement| m.after_queries.map_or("-".to_owned(), |at| kb(at.rss_bytes, series));
+    row(&mut out, "RSS after the queries, KB", each(runs, after));
+    let restart = |m: &Measurement| m.restart_seconds.map_or("-".to_owned(), |s| format!("{s:.2}"));
+    row(&mut out, "start behind a graceful stop, s", each(runs, restart));
     row(
         &mut out,
         "bytes on disk per sample",
@@ -93,7 +96,9 @@ pub fn table(load: &Load, runs: &[Measurement], set: &[BenchQuery]) -> String {
 
 fn query_rows(out: &mut String, runs: &[Measurement], set: &[BenchQuery]) {
     push(out, "");
-    row(out, "query: median ms (series)", runs.iter().map(|m| m.kind.name().to_owned()));
+    let caches = |m: &Measurement| m.queries.values().any(|r| r.cached.is_some());
+    let cells = |m: &Measurement| format!("{}{}", m.kind.name(), if caches(m) { ", cached" } else { "" });
+    row(out, "query: cold / median ms (series)", each(runs, cells));
     let mut differing = Vec::new();
     for query in set {
         row(
@@ -102,7 +107,11 @@ fn query_rows(out: &mut String, runs: &[Measurement], set: &[BenchQuery]) {
             each(runs, |m| match m.queries.get(query.name) {
                 None => "-".to_owned(),
                 Some(r) => match &r.series {
-                    Ok(n) => format!("{:.2} ({n})", r.median.as_secs_f64() * 1e3),
+                    Ok(n) => {
+                        let ms = |d: Duration| format!("{:.2}", d.as_secs_f64() * 1e3);
+                        let cached = r.cached.map_or(String::new(), |cached| format!(", {}", ms(cached)));
+                        format!("{} / {}{cached} ({n})", ms(r.cold), ms(r.median))
+                    }
                     Err(_) => "error".to_owned(),
                 },
             }),
@@ -113,21 +122,87 @@ fn query_rows(out: &mut String, runs: &[Measurement], set: &[BenchQuery]) {
             differing.push((query.name, format!("{counts:?}")));
         }
     }
-    let Some((first, others)) = runs.split_first() else { return };
-    for other in others {
-        push(
-            out,
-            &format!(
-                "latency of {} / {}: geometric mean {:.2}, worst {:.2}",
-                first.kind.name(),
-                other.kind.name(),
-                geometric_mean(&ratios(first, other)),
-                ratios(first, other).iter().copied().fold(0.0, f64::max),
-            ),
-        );
+    if let Some((first, others)) = runs.split_first() {
+        ratio_rows(out, first, others);
+    }
+    for m in runs {
+        window_rows(out, m);
+        if let Some((name, heaviest)) = m.queries.iter().max_by_key(|(_, r)| r.peak_bytes) {
+            let mb = heaviest.peak_bytes as f64 / 1024.0 / 1024.0;
+            push(out, &format!("most memory of {}: {mb:.0} MB at {name}", m.kind.name()));
+        }
     }
     for (name, counts) in differing {
         push(out, &format!("answers differ in size: {name}: {counts}"));
+    }
+}
+
+/// What one server took for a query.
+type Took = fn(&QueryResult) -> Option<Duration>;
+
+/// Latencies of the first against those of each other, and against the better of them at each query.
+fn ratio_rows(out: &mut String, first: &Measurement, others: &[Measurement]) {
+    let ways: [(&str, Took, Took); 3] = [
+        ("cold", |r| Some(r.cold), |r| Some(r.cold)),
+        ("warm", |r| Some(r.median), |r| Some(r.median)),
+        ("warm, result caches on", |r| r.cached.or(Some(r.median)), |r| r.cached),
+    ];
+    for (way, ours, theirs) in ways {
+        for other in others {
+            let name = format!("{} / {}, {way}", first.kind.name(), other.kind.name());
+            ratio_row(out, &name, first, &[other], (ours, theirs));
+        }
+        let cached = way.contains("cache");
+        let all: Vec<&Measurement> = others.iter().collect();
+        let theirs: Took = if cached { |r| r.cached.or(Some(r.median)) } else { theirs };
+        if others.len() > 1 {
+            ratio_row(
+                out,
+                &format!("{} / the better, {way}", first.kind.name()),
+                first,
+                &all,
+                (ours, theirs),
+            );
+        }
+    }
+}
+
+fn ratio_row(out: &mut String, what: &str, first: &Measurement, others: &[&Measurement], took: (Took, Took)) {
+    let ratios: Vec<(&str, f64)> = first
+        .queries
+        .iter()
+        .filter(|(_, r)| r.series.is_ok())
+        .filter_map(|(name, r)| {
+            let of = |other: &&Measurement| {
+                other.queries.get(name).filter(|r| r.series.is_ok()).and_then(|r| took.1(r))
+            };
+            let best = others.iter().filter_map(of).min()?;
+            Some((*name, took.0(r)?.as_secs_f64() / best.as_secs_f64().max(1e-9)))
+        })
+        .collect();
+    let Some((name, worst)) = ratios.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    let slower = ratios.iter().filter(|(_, ratio)| *ratio > 1.0).count();
+    let mean = geometric_mean(&ratios.iter().map(|(_, ratio)| *ratio).collect::<Vec<_>>());
+    push(
+        out,
+        &format!("latency of {what}: geometric mean {mean:.2}, {slower} above 1, worst {worst:.2} ({name})"),
+    );
+}
+
+/// What long windows cost against short ones: queries whose names differ in nothing else.
+fn window_rows(out: &mut String, m: &Measurement) {
+    let pairs: Vec<String> = m
+        .queries
+        .iter()
+        .filter_map(|(name, short)| {
+            let long = m.queries.get(name.replace("_w1m_", "_w30m_").as_str())?;
+            let ratio = long.median.as_secs_f64() / short.median.as_secs_f64().max(1e-9);
+            name.contains("_w1m_").then(|| format!("{} {ratio:.2}", name.trim_start_matches("r_w1m_")))
+        })
+        .collect();
+    if !pairs.is_empty() {
+        let name = m.kind.name();
+        push(out, &format!("windows of 30 minutes / 1 minute, {name}: {}", pairs.join(", ")));
     }
 }
 
@@ -155,6 +230,8 @@ pub fn json(load: &Load, runs: &[Measurement]) -> Value {
             "rss_bytes": m.settled.rss_bytes,
             "rss_anon_bytes": m.settled.rss_anon_bytes,
             "hwm_bytes": m.settled.hwm_bytes,
+            "restart_seconds": m.restart_seconds,
+            "rss_after_queries_bytes": m.after_queries.map(|at| at.rss_bytes),
             "disk_bytes": m.disk_bytes,
             "fsync_count": m.fsync.map(|f| f.0),
             "fsync_seconds": m.fsync.map(|f| f.1),
@@ -162,23 +239,15 @@ pub fn json(load: &Load, runs: &[Measurement]) -> Value {
             "device_fdatasync_p99_ms": ms(m.device.p99),
             "queries": m.queries.iter().map(|(name, r)| json!({
                 "name": name,
+                "cold_ms": ms(r.cold),
                 "median_ms": ms(r.median),
+                "cached_ms": r.cached.map(ms),
+                "peak_bytes": r.peak_bytes,
                 "series": r.series.as_ref().ok(),
                 "bytes": r.bytes,
             })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
     })
-}
-
-fn ratios(a: &Measurement, b: &Measurement) -> Vec<f64> {
-    a.queries
-        .iter()
-        .filter_map(|(name, x)| {
-            let y = b.queries.get(name)?;
-            let both = x.series.is_ok() && y.series.is_ok();
-            both.then(|| x.median.as_secs_f64() / y.median.as_secs_f64().max(1e-9))
-        })
-        .collect()
 }
 
 fn geometric_mean(values: &[f64]) -> f64 {

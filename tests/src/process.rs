@@ -28,7 +28,7 @@ pub struct ProcStats {
     pub rss_bytes: u64,
     /// Anonymous resident bytes now.
     pub rss_anon_bytes: u64,
-    /// Highest resident bytes so far.
+    /// Highest resident bytes so far, or since [`Process::reset_hwm`].
     pub hwm_bytes: u64,
     /// Bytes handed to the block layer so far.
     pub write_bytes: u64,
@@ -153,6 +153,15 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Makes [`ProcStats::hwm_bytes`] begin anew from what is resident now.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn reset_hwm(&self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.pid());
+        fs::write(&path, "5").with_context(|| path)
     }
 
     /// CPU and memory now.
