@@ -28,6 +28,9 @@ struct Args {
     /// Repetitions of each query; 0 asks none.
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
+    /// Only the queries whose names contain this.
+    #[arg(long, default_value = "")]
+    queries: String,
     /// A small run: 2000 series, 20 samples, one repetition.
     #[arg(long)]
     smoke: bool,
@@ -78,7 +81,9 @@ fn main() -> Result<()> {
         args.data.clone().or_else(data_dir).context("no recorded hour: name its directory by --data")?;
     eprintln!("encoding {} samples", spec.samples());
     let load = Load::generate(&spec, &data)?;
-    let set = queries::query_set();
+    let mut set = queries::query_set();
+    set.retain(|query| query.name.contains(&args.queries));
+    ensure!(!set.is_empty(), "no query has {:?} in its name", args.queries);
     let mut runs = Vec::new();
     for spec in &specs {
         eprintln!("running {}", spec.kind.name());

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
-    functions::range::{self, RangeFunction},
+    functions::range::{self, RangeFunction, Sights},
     limits::{Interrupt, Ledger, STAGE_EVALUATION},
     plan::{Instants, Leaf, LeafFunction, Node},
     series::{Column, Grid, KernelContext, SeriesColumn, WindowEnd, Windows, native_bytes, samples_of},
@@ -329,7 +329,8 @@ impl Job<'_> {
             ..Done::default()
         };
         let (mut scratch, mut fresh) = (Samples::default(), Samples::default());
-        let mut charged = Scratch::new(self.ledger);
+        let (mut charged, mut charged_sights) = (Scratch::new(self.ledger), Scratch::new(self.ledger));
+        let mut sights = None;
         for (place, index) in indices.enumerate() {
             self.interrupt.check(STAGE_EVALUATION)?;
             scratch.clear();
@@ -395,7 +396,16 @@ impl Job<'_> {
                         charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
                     }
                     let samples = without_stale(samples, &mut fresh);
-                    self.range(function, &windows, (samples, &natives), &labels, &mut column, &mut done)?;
+                    let sights = sights.get_or_insert_with(|| Sights::new(function, windows));
+                    self.range(
+                        function,
+                        &windows,
+                        (samples, &natives, sights),
+                        &labels,
+                        &mut column,
+                        &mut done,
+                    )?;
+                    charged_sights.grow(sights.memory_bytes())?;
                 }
             }
             let held = column.samples();
@@ -412,7 +422,7 @@ impl Job<'_> {
         &self,
         function: RangeFunction,
         windows: &Windows,
-        (samples, natives): (&Samples, &NativeSamples),
+        (samples, natives, sights): (&Samples, &NativeSamples, &mut Sights),
         labels: &Labels,
         column: &mut Column,
         done: &mut Done,
@@ -420,13 +430,15 @@ impl Job<'_> {
         if samples.is_empty() && natives.times.is_empty() {
             return Ok(());
         }
-        let mut largest = count_windows(&samples.timestamps, windows, &mut done.samples);
+        let sight = sights.of(&samples.timestamps);
+        sight.count(&mut done.samples);
+        let mut largest = sight.largest();
         if !natives.times.is_empty() {
             largest += natives.count_windows(windows, &mut done.samples);
         }
         self.ledger.probe(largest)?;
         let mut context = self.context(done, labels);
-        let windowed = Windowed { function, params: &self.params, samples, natives, windows };
+        let windowed = Windowed { function, params: &self.params, samples, sight, natives, windows };
         let result = windowed.eval(largest, self.interrupt, column, &mut context);
         done.notes = context.notes;
         result
@@ -526,20 +538,4 @@ fn without_stale<'a>(samples: &'a Samples, copy: &'a mut Samples) -> &'a Samples
     }
     copy.starts.extend_from_slice(&samples.starts);
     copy
-}
-
-/// Adds to each step of `counts` how many samples its window sees; the largest number of them.
-pub(super) fn count_windows(timestamps: &[i64], windows: &Windows, counts: &mut [u64]) -> usize {
-    let (mut low, mut high, mut largest) = (0, 0, 0);
-    let (left, right) = windows.reach();
-    for (step, count) in counts.iter_mut().enumerate() {
-        let (start, end) =
-            (windows.start(step).saturating_sub(left), windows.end(step).saturating_add(right));
-        high += timestamps[high..].iter().take_while(|t| **t <= end).count();
-        low += timestamps[low..high.max(low)].iter().take_while(|t| **t <= start).count();
-        let inside = high - low;
-        largest = largest.max(inside);
-        *count += inside as u64;
-    }
-    largest
 }

@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use super::{
     Data, Executor, Scope,
     finish::{drop_names, points},
-    leaf::count_windows,
     names::{Unique, drop_name},
     natives::NativeSamples,
     unexpected,
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     annotations::Annotations,
     api::{QueryError, RangeSeries},
+    functions::range::Sight,
     limits::STAGE_EVALUATION,
     plan::{Node, Op, OverSubquery},
     series::{Column, Grid, KernelContext, SeriesColumn, is_absent},
@@ -77,8 +77,9 @@ impl Executor<'_> {
         let natives = NativeSamples::of_column(&series.column, over.inner.grid);
         let mut counts = vec![0; node.grid.count];
         let mut column = Column::absent(node.grid.count);
-        let largest = count_windows(&samples.timestamps, &over.windows, &mut counts)
-            + natives.count_windows(&over.windows, &mut counts);
+        let sight = Sight::of(over.function, &samples.timestamps, &over.windows);
+        sight.count(&mut counts);
+        let largest = sight.largest() + natives.count_windows(&over.windows, &mut counts);
         self.ledger.probe(largest)?;
         let mut context = KernelContext {
             notes: Annotations::default(),
@@ -89,8 +90,8 @@ impl Executor<'_> {
         };
         if !samples.is_empty() || !natives.times.is_empty() {
             let OverSubquery { function, windows, .. } = over;
-            let windowed =
-                Windowed { function: *function, params, samples: &samples, natives: &natives, windows };
+            let (samples, sight, natives) = (&samples, &sight, &natives);
+            let windowed = Windowed { function: *function, params, samples, sight, natives, windows };
             windowed.eval(largest, self.interrupt, &mut column, &mut context)?;
         }
         let mut result = SeriesColumn { labels: series.labels.clone(), drop_name: series.drop_name, column };

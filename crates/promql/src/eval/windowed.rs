@@ -7,7 +7,7 @@ use chronolith_storage::Samples;
 use super::{leaf::costs_by_window, natives::NativeSamples};
 use crate::{
     api::QueryError,
-    functions::range::{self, RangeFunction},
+    functions::range::{self, RangeFunction, Sight},
     limits::{Interrupt, STAGE_EVALUATION},
     series::{Column, Grid, KernelContext, Windows},
 };
@@ -23,6 +23,8 @@ pub(super) struct Windowed<'a> {
     pub(super) params: &'a [&'a [f64]],
     /// Floats without stale markers.
     pub(super) samples: &'a Samples,
+    /// Of the times of the floats.
+    pub(super) sight: &'a Sight,
     pub(super) natives: &'a NativeSamples,
     pub(super) windows: &'a Windows,
 }
@@ -39,7 +41,8 @@ impl Windowed<'_> {
         column: &mut Column,
         context: &mut KernelContext<'_>,
     ) -> Result<(), QueryError> {
-        let Self { function, params, samples, natives, windows } = *self;
+        let Self { function, params, samples, sight, natives, windows } = *self;
+        let seen = sight.seen();
         let grid = windows.grid;
         let block = if !natives.times.is_empty() {
             NATIVE_BLOCK_WORK / largest.max(1)
@@ -49,7 +52,7 @@ impl Windowed<'_> {
             grid.count
         };
         if block >= grid.count {
-            return range::eval(function, params, samples, natives, windows, column, context);
+            return range::eval(function, params, (samples, seen), natives, windows, column, context);
         }
         let block = block.max(1);
         for start in (0..grid.count).step_by(block) {
@@ -59,7 +62,8 @@ impl Windowed<'_> {
             let grid = Grid { start: grid.time(start), count: steps.len(), ..grid };
             let mut part = Column::absent(steps.len());
             let windows = Windows { grid, ..*windows };
-            range::eval(function, &params, samples, natives, &windows, &mut part, context)?;
+            let seen = seen.part(steps.clone());
+            range::eval(function, &params, (samples, seen), natives, &windows, &mut part, context)?;
             column.values_mut()[steps].copy_from_slice(part.values());
             for (step, native) in part.lane().into_iter().flat_map(|lane| lane.iter()) {
                 column.set_histogram(start + step, Arc::clone(native));

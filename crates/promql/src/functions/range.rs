@@ -5,7 +5,7 @@
 //! trace. Where the order of additions shows in the last bits, windows are computed in Prometheus' order as long as
 //! that costs little ([`sums`], [`spread`], [`trend`] say when it does not, and what then holds).
 //!
-//! Map: `bounds` windows as index ranges · `both` windows with histograms · `two_stack` sliding folds · `rate` counters
+//! Map: `bounds` windows as index ranges · `sight` those of samples at the same times · `both` windows with histograms · `two_stack` sliding folds · `rate` counters
 //! and differences · `extended` windows that are anchored or smoothed · `starts` counters whose start is known · `sums` sum
 //! and avg · `extremes` min and max · `spread` variances and quantiles · `trend` regressions and smoothing.
 
@@ -14,6 +14,7 @@ mod bounds;
 mod extended;
 mod extremes;
 mod rate;
+mod sight;
 mod spread;
 mod starts;
 mod sums;
@@ -23,7 +24,8 @@ mod two_stack;
 use chronolith_storage::Samples;
 use chronolith_syntax::ast::{RangeMode, Span};
 
-use self::bounds::Bounds;
+pub(crate) use self::sight::{Seen, Sight, Sights};
+use self::{bounds::Bounds, rate::Slope};
 use crate::{
     QueryError,
     annotations::Annotation,
@@ -112,6 +114,8 @@ struct Input<'a> {
     windows: &'a Windows,
     /// One per step, both ends never decreasing.
     bounds: &'a [Bounds],
+    /// One per step where changes are extrapolated, else none.
+    slopes: &'a [Slope],
 }
 
 impl<'a> Input<'a> {
@@ -148,7 +152,7 @@ impl<'a> Input<'a> {
 }
 
 /// Evaluates `function` on one series. `params[i]` has a value per step for the i-th scalar argument; `samples` (floats) and
-/// `natives` hold no stale markers; `out` comes in absent everywhere and as long as the grid. A step whose window holds too
+/// `natives` hold no stale markers; `seen` is of the floats' times and these `windows`; `out` comes in absent everywhere and as long as the grid. A step whose window holds too
 /// few samples stays absent.
 ///
 /// # Errors
@@ -156,21 +160,20 @@ impl<'a> Input<'a> {
 pub(crate) fn eval(
     function: RangeFunction,
     params: &[&[f64]],
-    samples: &Samples,
+    (samples, seen): (&Samples, Seen<'_>),
     natives: &NativeSamples,
     windows: &Windows,
     out: &mut Column,
     context: &mut KernelContext<'_>,
 ) -> Result<(), QueryError> {
-    debug_assert_eq!(windows.grid.count, out.len());
+    debug_assert_eq!((windows.grid.count, seen.bounds.len()), (out.len(), out.len()));
     if windows.mode != RangeMode::Plain {
         extended::eval(function, samples, natives, windows, out, context);
         note_counters(function, out, context);
         return Ok(());
     }
-    let mut bounds = Vec::new();
-    bounds::find(&samples.timestamps, windows, &mut bounds);
-    let input = Input { times: &samples.timestamps, values: &samples.values, windows, bounds: &bounds };
+    let Seen { bounds, slopes } = seen;
+    let input = Input { times: &samples.timestamps, values: &samples.values, windows, bounds, slopes };
     let no_floats = input.bounds.iter().all(|window| window.len() == 0);
     if no_floats && natives.times.is_empty() {
         return Ok(());
@@ -179,7 +182,7 @@ pub(crate) fn eval(
         // Wrong parameters are told in any case.
         let mut of_natives = Vec::new();
         bounds::find(&natives.times, windows, &mut of_natives);
-        trend::check_factors(&bounds, params[0], params[1])?;
+        trend::check_factors(bounds, params[0], params[1])?;
         trend::check_factors(&of_natives, params[0], params[1])?;
     }
     if !no_floats {

@@ -48,15 +48,16 @@ impl Bounds {
     }
 }
 
-/// Finds the samples of all windows: those in `(start, end]` of each step. `times` increase.
+/// Finds the samples of all windows: those in `(start, end]` of each step, and of extended ones as far as they reach. `times`
+/// increase.
 pub(super) fn find(times: &[i64], windows: &Windows, out: &mut Vec<Bounds>) {
     out.clear();
     out.reserve(windows.grid.count);
+    let (left, right) = windows.reach();
     let (mut start, mut end) = (0, 0);
     for step in 0..windows.grid.count {
-        let window_end = windows.end(step);
-        start = after(times, start, window_end.saturating_sub(windows.range));
-        end = after(times, end.max(start), window_end);
+        start = after(times, start, windows.start(step).saturating_sub(left));
+        end = after(times, end.max(start), windows.end(step).saturating_add(right));
         out.push(Bounds::new(start, end));
     }
 }

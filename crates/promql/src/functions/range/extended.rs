@@ -190,7 +190,7 @@ fn counted(function: RangeFunction, samples: &Samples, windows: &Windows, out: &
         }
     });
     let mut counts = vec![0.0; steps.len()];
-    let input = Input { times, values: &samples.values, windows, bounds: &bounds };
+    let input = Input { times, values: &samples.values, windows, bounds: &bounds, slopes: &[] };
     match function {
         RangeFunction::Changes => rate::changes(&input, &mut counts),
         _ if samples.starts.is_empty() => rate::resets(&input, &mut counts),

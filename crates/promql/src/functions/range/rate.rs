@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::{Input, bounds::Bounds};
-use crate::series::not_absent;
+use super::{Input, RangeFunction, bounds::Bounds};
+use crate::series::{Windows, not_absent};
 
 /// Which of the extrapolated functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,18 @@ pub(super) enum Kind {
     Increase,
     /// Gauge, over the window.
     Delta,
+}
+
+impl Kind {
+    /// That of `function`, if it is one of them.
+    pub(super) const fn of(function: RangeFunction) -> Option<Self> {
+        match function {
+            RangeFunction::Rate => Some(Self::Rate),
+            RangeFunction::Increase => Some(Self::Increase),
+            RangeFunction::Delta => Some(Self::Delta),
+            _ => None,
+        }
+    }
 }
 
 /// Below so many resets per series adding them one by one is not worth avoiding.
@@ -110,7 +122,6 @@ pub(super) fn integers_below(values: &[f64], limit: f64) -> bool {
 /// samples come near enough. At least two samples.
 pub(super) fn extrapolated(input: &Input<'_>, kind: Kind, out: &mut [f64]) {
     let values = input.values;
-    let range_seconds = seconds(input.windows.range);
     let resets = if kind == Kind::Delta { Resets::default() } else { Resets::find(values, input.span()) };
     // The resets of the window: positions behind its first sample, up to its last.
     let mut sliding = Sliding::default();
@@ -121,46 +132,71 @@ pub(super) fn extrapolated(input: &Input<'_>, kind: Kind, out: &mut [f64]) {
         if !positions.is_empty() {
             change = resets.added(change, sliding.to(positions, first, last), values);
         }
-        change * factor(input, step, window, change, kind, range_seconds)
+        let slope = &input.slopes[step];
+        let first = values[first];
+        // A counter was zero some time ago at this slope; it is not extrapolated beyond.
+        if change > 0.0 && first >= 0.0 && first < change * slope.near_zero {
+            let spread = Spread::of(input.times, input.windows, step, window);
+            let to_zero = spread.sampled * (first / change);
+            return change * spread.factor(to_zero.min(spread.to_start), kind, input.windows);
+        }
+        change * slope.factor
     });
 }
 
 /// What a change between the first and the last sample of a window is multiplied with.
-#[inline(always)]
-fn factor(
-    input: &Input<'_>,
-    step: usize,
-    window: Bounds,
-    change: f64,
-    kind: Kind,
-    range_seconds: f64,
-) -> f64 {
-    let end = input.windows.end(step);
-    let start = end.saturating_sub(input.windows.range);
-    let (first_time, last_time) = (input.times[window.start()], input.times[window.last()]);
-    let mut to_start = first_time.saturating_sub(start) as f64 / 1000.0;
-    let mut to_end = end.saturating_sub(last_time) as f64 / 1000.0;
-    let sampled = last_time.saturating_sub(first_time) as f64 / 1000.0;
-    let between = sampled / (window.len() - 1) as f64;
-    let near = between * 1.1;
-    if to_start >= near {
-        to_start = between / 2.0;
-    }
-    if kind != Kind::Delta {
-        let first = input.values[window.start()];
-        // A counter was zero some time ago at this slope; it is not extrapolated beyond.
-        if change > 0.0 && first >= 0.0 {
-            let to_zero = sampled * (first / change);
-            if to_zero < to_start {
-                to_start = to_zero;
-            }
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Slope {
+    factor: f64,
+    /// A counter whose first value is not below so many changes was not zero where it is extrapolated to. A little more than
+    /// that, and nothing where zero does not count.
+    near_zero: f64,
+}
+
+impl Slope {
+    /// That of the window of `step`; nothing where it has less than two samples.
+    pub(super) fn of(times: &[i64], windows: &Windows, step: usize, window: Bounds, kind: Kind) -> Self {
+        if window.len() < 2 {
+            return Self::default();
         }
+        let spread = Spread::of(times, windows, step, window);
+        let near_zero = match kind {
+            Kind::Delta => 0.0,
+            Kind::Rate | Kind::Increase => spread.to_start / spread.sampled * (1.0 + 1e-9),
+        };
+        Self { factor: spread.factor(spread.to_start, kind, windows), near_zero }
     }
-    if to_end >= near {
-        to_end = between / 2.0;
+}
+
+/// How the samples of a window lie in it, seconds.
+struct Spread {
+    /// From the first sample to the last one.
+    sampled: f64,
+    /// How far it is extrapolated to either side.
+    to_start: f64,
+    to_end: f64,
+}
+
+impl Spread {
+    /// Of a window with two samples or more.
+    fn of(times: &[i64], windows: &Windows, step: usize, window: Bounds) -> Self {
+        let (start, end) = (windows.start(step), windows.end(step));
+        let (first_time, last_time) = (times[window.start()], times[window.last()]);
+        let sampled = last_time.saturating_sub(first_time) as f64 / 1000.0;
+        let between = sampled / (window.len() - 1) as f64;
+        let near = between * 1.1;
+        let reach = |distance: i64| {
+            let seconds = distance as f64 / 1000.0;
+            if seconds >= near { between / 2.0 } else { seconds }
+        };
+        let to_start = reach(first_time.saturating_sub(start));
+        Self { sampled, to_start, to_end: reach(end.saturating_sub(last_time)) }
     }
-    let factor = (sampled + to_start + to_end) / sampled;
-    if kind == Kind::Rate { factor / range_seconds } else { factor }
+
+    fn factor(&self, to_start: f64, kind: Kind, windows: &Windows) -> f64 {
+        let factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        if kind == Kind::Rate { factor / seconds(windows.range) } else { factor }
+    }
 }
 
 /// A duration in milliseconds as seconds, rounded the way Prometheus does: whole seconds and the rest apart.

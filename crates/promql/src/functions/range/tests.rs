@@ -83,7 +83,8 @@ fn run(
     let mut out = Column::absent(windows.grid.count);
     let function = RangeFunction::from_name(name).expect("a known function");
     let natives = NativeSamples::default();
-    eval(function, &params, samples, &natives, windows, &mut out, &mut context)
+    let sight = super::Sight::of(function, &samples.timestamps, windows);
+    eval(function, &params, (samples, sight.seen()), &natives, windows, &mut out, &mut context)
         .map_err(|error| error.to_string())?;
     let (warnings, infos) = context.notes.render("rate(m[1m], 5)");
     Ok(Run { values: out.values().to_vec(), warnings, infos })

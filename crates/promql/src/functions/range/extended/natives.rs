@@ -254,7 +254,8 @@ fn counted(
     each(&samples.timestamps, windows, |reach| floats[reach.step] = Some(reach));
     each(&natives.times, windows, |reach| histograms[reach.step] = Some(reach));
     let whole = [Bounds::new(0, samples.len())];
-    let input = Input { times: &samples.timestamps, values: &samples.values, windows, bounds: &whole };
+    let input =
+        Input { times: &samples.timestamps, values: &samples.values, windows, bounds: &whole, slopes: &[] };
     let all = 0..natives.times.len();
     let pairs = match function {
         RangeFunction::Changes => Pairs::changes(&input, natives, all),
