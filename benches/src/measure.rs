@@ -33,8 +33,10 @@ pub struct MeasureSpec {
     pub program: PathBuf,
     /// Further arguments.
     pub extra_args: Vec<String>,
-    /// A directory on the device to measure; a fresh one is made inside and removed at the end.
+    /// A directory on the device to measure; a fresh one is made inside, and removed at the end unless it is kept.
     pub dir: PathBuf,
+    /// Whether it is.
+    pub keep: bool,
     /// Repetitions per query; 0 leaves the queries out.
     pub query_repetitions: usize,
 }
@@ -115,6 +117,9 @@ pub fn measure(spec: &MeasureSpec, load: &Load, set: &[BenchQuery]) -> Result<Me
         measured.queries = time_queries(&server, set, query_window(load), spec.query_repetitions)?;
         measured.after_queries = Some(settle(server.process())?);
         stop(server)?;
+    }
+    if spec.keep {
+        eprintln!("the data of {} is in {}", spec.kind.name(), dir.keep().display());
     }
     Ok(measured)
 }

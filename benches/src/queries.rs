@@ -36,7 +36,9 @@ pub struct QueryResult {
     pub cold: Duration,
     /// Median latency over the repetitions, result caches left out.
     pub median: Duration,
-    /// The same with the result cache, where the server has one, filled by the first repetition.
+    /// Mean CPU time of the server for one of these repetitions.
+    pub cpu: Duration,
+    /// The median latency with the result cache, where the server has one, filled by the first repetition.
     pub cached: Option<Duration>,
     /// Most bytes resident during the repetitions.
     pub peak_bytes: u64,
@@ -87,7 +89,9 @@ pub fn time_queries(
     let mut results = BTreeMap::new();
     for (query, cold) in set.iter().zip(colds) {
         server.process().reset_hwm()?;
+        let before = server.process().cpu_of_threads()?;
         let (median, last) = median_of(&mut client, kind, query, (window, false), repetitions)?;
+        let cpu = server.process().cpu_of_threads()?.saturating_sub(before) / repetitions.max(1) as u32;
         let peak_bytes = server.process().stats()?.hwm_bytes;
         let cached = if has_cache {
             ask(&mut client, kind, query, (window, true))?;
@@ -101,7 +105,7 @@ pub fn time_queries(
             Err(format!("{} {}", last.status, last.text().chars().take(200).collect::<String>()))
         };
         let bytes = last.body.len();
-        results.insert(query.name, QueryResult { cold, median, cached, peak_bytes, series, bytes });
+        results.insert(query.name, QueryResult { cold, median, cpu, cached, peak_bytes, series, bytes });
     }
     Ok(results)
 }

@@ -9,8 +9,8 @@ use crate::load::Load;
 use crate::measure::Measurement;
 use crate::queries::{BenchQuery, QueryResult};
 
-const NAME_WIDTH: usize = 36;
-const CELL_WIDTH: usize = 32;
+const NAME_WIDTH: usize = 38;
+const CELL_WIDTH: usize = 38;
 
 /// The table for a terminal. The first measurement is the one the others are compared with.
 #[must_use]
@@ -98,7 +98,7 @@ fn query_rows(out: &mut String, runs: &[Measurement], set: &[BenchQuery]) {
     push(out, "");
     let caches = |m: &Measurement| m.queries.values().any(|r| r.cached.is_some());
     let cells = |m: &Measurement| format!("{}{}", m.kind.name(), if caches(m) { ", cached" } else { "" });
-    row(out, "query: cold / median ms (series)", each(runs, cells));
+    row(out, "query: cold / median / CPU ms (series)", each(runs, cells));
     let mut differing = Vec::new();
     for query in set {
         row(
@@ -110,7 +110,7 @@ fn query_rows(out: &mut String, runs: &[Measurement], set: &[BenchQuery]) {
                     Ok(n) => {
                         let ms = |d: Duration| format!("{:.2}", d.as_secs_f64() * 1e3);
                         let cached = r.cached.map_or(String::new(), |cached| format!(", {}", ms(cached)));
-                        format!("{} / {}{cached} ({n})", ms(r.cold), ms(r.median))
+                        format!("{} / {} / {}{cached} ({n})", ms(r.cold), ms(r.median), ms(r.cpu))
                     }
                     Err(_) => "error".to_owned(),
                 },
@@ -142,9 +142,10 @@ type Took = fn(&QueryResult) -> Option<Duration>;
 
 /// Latencies of the first against those of each other, and against the better of them at each query.
 fn ratio_rows(out: &mut String, first: &Measurement, others: &[Measurement]) {
-    let ways: [(&str, Took, Took); 3] = [
+    let ways: [(&str, Took, Took); 4] = [
         ("cold", |r| Some(r.cold), |r| Some(r.cold)),
         ("warm", |r| Some(r.median), |r| Some(r.median)),
+        ("CPU time, warm", |r| Some(r.cpu), |r| Some(r.cpu)),
         ("warm, result caches on", |r| r.cached.or(Some(r.median)), |r| r.cached),
     ];
     for (way, ours, theirs) in ways {
@@ -183,10 +184,7 @@ fn ratio_row(out: &mut String, what: &str, first: &Measurement, others: &[&Measu
     let Some((name, worst)) = ratios.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
     let slower = ratios.iter().filter(|(_, ratio)| *ratio > 1.0).count();
     let mean = geometric_mean(&ratios.iter().map(|(_, ratio)| *ratio).collect::<Vec<_>>());
-    push(
-        out,
-        &format!("latency of {what}: geometric mean {mean:.2}, {slower} above 1, worst {worst:.2} ({name})"),
-    );
+    push(out, &format!("{what}: geometric mean {mean:.2}, {slower} above 1, worst {worst:.2} ({name})"));
 }
 
 /// What long windows cost against short ones: queries whose names differ in nothing else.
@@ -241,6 +239,7 @@ pub fn json(load: &Load, runs: &[Measurement]) -> Value {
                 "name": name,
                 "cold_ms": ms(r.cold),
                 "median_ms": ms(r.median),
+                "cpu_ms": ms(r.cpu),
                 "cached_ms": r.cached.map(ms),
                 "peak_bytes": r.peak_bytes,
                 "series": r.series.as_ref().ok(),

@@ -10,6 +10,7 @@ mod data_dir;
 mod differential;
 mod full_disk;
 mod generated;
+mod kept_results;
 mod questions;
 mod scratch;
 mod stream;

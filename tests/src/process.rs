@@ -164,6 +164,21 @@ impl Process {
         fs::write(&path, "5").with_context(|| path)
     }
 
+    /// CPU time of all threads that live, to the nanosecond; those that have ended do not count.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn cpu_of_threads(&self) -> Result<Duration> {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(&tasks).with_context(|| tasks.display().to_string())? {
+            // A thread may have ended in between.
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            nanoseconds += text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     /// CPU and memory now.
     ///
     /// # Errors

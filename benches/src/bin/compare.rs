@@ -37,6 +37,9 @@ struct Args {
     /// Directory for the servers' data, on the disk to be measured (never a tmpfs).
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// Leave the servers' data there.
+    #[arg(long)]
+    keep: bool,
     /// Servers to run, in this order.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::Chronolith, Target::Prometheus, Target::Victoriametrics])]
     servers: Vec<Target>,
@@ -111,5 +114,6 @@ fn measure_spec(args: &Args, target: Target) -> Result<MeasureSpec> {
         Target::Victoriametrics => (Kind::VictoriaMetrics, peers()?.victoria_metrics(), Vec::new()),
     };
     ensure!(program.is_file(), "{} is not a program", program.display());
-    Ok(MeasureSpec { kind, program, extra_args, dir: args.dir.clone(), query_repetitions: args.repetitions })
+    let dir = args.dir.clone();
+    Ok(MeasureSpec { kind, program, extra_args, dir, keep: args.keep, query_repetitions: args.repetitions })
 }

@@ -30,6 +30,7 @@ fn smoke_run_acknowledges_everything_and_answers_like_prometheus() {
             program: program.to_owned(),
             extra_args: Vec::new(),
             dir: dir.path().to_owned(),
+            keep: false,
             query_repetitions: 1,
         };
         measure(&spec, &load, &set).expect("a measurement")

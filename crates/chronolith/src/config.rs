@@ -103,6 +103,8 @@ pub(crate) struct QueryConfig {
     pub(crate) concurrency_max: usize,
     /// Step of subqueries that name none.
     pub(crate) subquery_step: Duration,
+    /// Bytes of results of range queries that are kept.
+    pub(crate) result_cache_bytes: u64,
     /// Where queries are logged; `None` = nowhere.
     pub(crate) log_file: Option<PathBuf>,
     /// Experimental parts of the language that are on, by Prometheus' feature names.
@@ -199,6 +201,7 @@ impl Default for Config {
                 series_max: engine.series_max,
                 concurrency_max: engine.concurrency_max,
                 subquery_step: engine.subquery_step,
+                result_cache_bytes: engine.results_max_bytes as u64,
                 log_file: None,
                 features: Vec::new(),
             },
@@ -276,6 +279,7 @@ impl fmt::Display for Config {
         writeln!(f, "  series_limit: {}", query.series_max)?;
         writeln!(f, "  concurrency_limit: {}", query.concurrency_max)?;
         writeln!(f, "  subquery_step: {}", duration(query.subquery_step))?;
+        writeln!(f, "  result_cache: {}", size(query.result_cache_bytes))?;
         let log_file = query.log_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
         writeln!(f, "  log_file: {}", quoted(&log_file))?;
         let features: Vec<_> = query.features.iter().map(|feature| feature.name()).collect();
@@ -370,6 +374,7 @@ struct RawQuery {
     series_limit: Option<usize>,
     concurrency_limit: Option<usize>,
     subquery_step: Option<String>,
+    result_cache: Option<String>,
     log_file: String,
     features: Vec<String>,
 }
@@ -476,6 +481,7 @@ impl RawQuery {
         set_count(&mut query.concurrency_max, "query.concurrency_limit", self.concurrency_limit)?;
         at_most(query.concurrency_max, "query.concurrency_limit", WAITING_MAX)?;
         set_duration(&mut query.subquery_step, "query.subquery_step", self.subquery_step, ms)?;
+        set_size(&mut query.result_cache_bytes, "query.result_cache", self.result_cache, 0)?;
         query.log_file = Some(PathBuf::from(self.log_file)).filter(|path| !path.as_os_str().is_empty());
         for name in self.features {
             let Some(feature) = Feature::ALL.into_iter().find(|feature| feature.name() == name) else {

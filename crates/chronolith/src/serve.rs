@@ -33,6 +33,9 @@ const BLOCKING_THREADS_SPARE: usize = 64;
 /// The file of running queries, in the data directory; it bears the name that Prometheus gives its own.
 const ACTIVE_QUERIES: &str = "queries.active";
 
+/// Results that are kept take at most such a part of what one query may.
+const RESULTS_SHARE: usize = 4;
+
 /// Longest wait, at the end, for each file that tells of queries: it may be on a disk that does not answer.
 const FILE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -302,6 +305,9 @@ pub(crate) fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOpt
         series_max: query.series_max,
         concurrency_max: query.concurrency_max,
         subquery_step: query.subquery_step,
+        results_max_bytes: usize::try_from(query.result_cache_bytes)
+            .unwrap_or(usize::MAX)
+            .min(query.memory_max_bytes / RESULTS_SHARE),
         delayed_name_removal: on(Feature::DelayedNameRemoval),
         use_start_timestamps: on(Feature::StartTimestamps),
         per_step_stats: on(Feature::PerStepStats),

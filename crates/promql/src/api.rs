@@ -30,6 +30,8 @@ pub struct EngineOptions {
     /// What all queries together, and others, may hold. A query that finds it taken is refused as
     /// [`QueryError::Overloaded`].
     pub memory: MemoryBudget,
+    /// What results of range queries that are kept may take together, out of `memory`, bytes; 0 = none is kept.
+    pub results_max_bytes: usize,
     /// Most series one query may select.
     pub series_max: usize,
     /// Queries evaluated at once; others wait. Prometheus: 20.
@@ -58,6 +60,7 @@ impl Default for EngineOptions {
             samples_max: 50_000_000,
             memory_max_bytes: 1 << 30,
             memory: MemoryBudget::unlimited(),
+            results_max_bytes: 64 << 20,
             series_max: 1_000_000,
             concurrency_max: 20,
             subquery_step: Duration::from_secs(60),
@@ -126,6 +129,9 @@ pub struct Query {
     pub lookback: Option<Duration>,
     /// Shortens [`EngineOptions::timeout`].
     pub timeout: Option<Duration>,
+    /// What was kept of earlier results may be used, and this one kept: a range query then reads, and counts in its
+    /// statistics, no more than what has changed.
+    pub reuse: bool,
     /// Stops the query from outside.
     pub cancel: CancelToken,
 }
@@ -141,6 +147,7 @@ impl Query {
             step: None,
             lookback: None,
             timeout: None,
+            reuse: false,
             cancel: CancelToken::default(),
         }
     }
@@ -242,6 +249,17 @@ pub struct QueryStats {
     pub eval_time: Duration,
     /// Time spent on sorting the result.
     pub sort_time: Duration,
+}
+
+/// What is kept of the results of range queries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResultCacheStats {
+    /// About the memory they take.
+    pub bytes: usize,
+    /// How many.
+    pub results: usize,
+    /// Queries that have used one.
+    pub hits: u64,
 }
 
 /// A value and what came with it.

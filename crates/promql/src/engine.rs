@@ -17,12 +17,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     annotations::Annotations,
-    api::{EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultMemory, Value},
+    api::{
+        EngineOptions, Query, QueryError, QueryResult, QueryStats, RangeSeries, ResultCacheStats,
+        ResultMemory, Value,
+    },
     eval::{Data, Executor, Scope, finish},
     explain::{Costs, Explain, ExplainMode, Failed, Observed, tell},
     limits::{Gate, Interrupt, Ledger, STAGE_EVALUATION, STAGE_EXECUTION},
     pause::{Pause, is_slow_to_parse},
-    plan::{PlanOptions, plan},
+    plan::{Plan, PlanOptions, plan},
+    results::{Candidate, Results, Reused},
     selectors::{Compiler, Selectors, parsing},
     series::{Column, Grid, SeriesColumn, native_bytes},
 };
@@ -47,6 +51,7 @@ pub struct Engine {
     options: EngineOptions,
     pool: ThreadPool,
     gate: Gate,
+    results: Results,
 }
 
 impl Engine {
@@ -63,7 +68,8 @@ impl Engine {
             .build()
             .expect("the threads of the evaluation pool can be started");
         let gate = Gate::new(options.concurrency_max);
-        Self { options, pool, gate }
+        let results = Results::new(options.results_max_bytes, options.memory.clone());
+        Self { options, pool, gate, results }
     }
 
     /// Its limits.
@@ -125,7 +131,21 @@ impl Engine {
         let nothing = ledger.held();
         let expr = parsing(&ledger, &query.text, || Ok(parse(&query.text, &self.options.parse)?))?;
         let grid = grid(query, &expr)?;
-        let plan = plan(&expr, self.plan_options(query, grid))?;
+        let mut plan = plan(&expr, self.plan_options(query, grid))?;
+        let (candidate, reused) =
+            if mode.is_none() { self.reusable(storage, query, &expr, (&plan, grid)) } else { (None, None) };
+        let mut rest = grid;
+        if let Some(reused) = &reused {
+            rest = reused.rest(grid);
+            ledger.charge(0, reused.bytes())?;
+            if rest.count == 0 {
+                let value = Value::Matrix(reused.followed_by(Vec::new()));
+                stats.prepare_time = started.elapsed();
+                let (stats, memory) = (std::mem::take(stats), ResultMemory(Some(ledger)));
+                return Ok(QueryResult { value, warnings: Vec::new(), infos: Vec::new(), stats, memory });
+            }
+            plan = crate::plan::plan(&expr, self.plan_options(query, rest))?;
+        }
         stats.prepare_time = started.elapsed();
 
         let queued = Instant::now();
@@ -156,22 +176,56 @@ impl Engine {
         let evaluated = if *mode == Some(ExplainMode::Plan) {
             select(&mut executor).await.map(|()| (Value::Vector(Vec::new()), 0))
         } else {
-            self.evaluate(&mut executor, query, grid, stats).await
+            self.evaluate(&mut executor, query, rest, stats).await
         };
         *explain = mode.map(|_| Box::new(tell(&plan, &query.text, &executor.sets, costs.as_ref())));
         stats.peak_samples = ledger.peak() as u64;
-        let (value, bytes) = evaluated?;
+        let (mut value, mut bytes) = evaluated?;
         drop(place);
+        if let (Some(reused), Value::Matrix(matrix)) = (&reused, &mut value) {
+            bytes += reused.bytes();
+            *matrix = reused.followed_by(std::mem::take(matrix));
+        }
 
         let (of_query, infos) = executor.notes.render(&query.text);
         // What the data lacks concerns all of the result.
         let mut warnings = querier.warnings();
         warnings.extend(of_query);
+        if let (Some(candidate), Value::Matrix(matrix), true) =
+            (candidate, &value, warnings.is_empty() && infos.is_empty())
+        {
+            self.results.keep(candidate, matrix, stats.total_queryable_samples);
+        }
         drop(executor.sets);
         ledger.release_to(nothing);
         ledger.charge(0, bytes)?;
         let (stats, memory) = (std::mem::take(stats), ResultMemory(Some(ledger)));
         Ok(QueryResult { value, warnings, infos, stats, memory })
+    }
+
+    /// Whether the result of `query` may be kept, and what is known of it.
+    fn reusable(
+        &self,
+        storage: &dyn Queryable,
+        query: &Query,
+        expr: &Expr,
+        (plan, grid): (&Plan, Grid),
+    ) -> (Option<Candidate>, Option<Reused>) {
+        if !self.results.is_on() {
+            return (None, None);
+        }
+        let moment = || storage.moment(&query.tenant, plan.range?);
+        let lookback = self.plan_options(query, grid).lookback;
+        let candidate = Candidate::of(query, expr, (plan, grid), lookback, moment);
+        let since = |moment| storage.changed_since(&query.tenant, moment);
+        let reused = candidate.as_ref().and_then(|candidate| self.results.find(candidate, since));
+        (candidate, reused)
+    }
+
+    /// What is kept of results.
+    #[must_use]
+    pub fn result_cache(&self) -> ResultCacheStats {
+        self.results.stats()
     }
 
     /// The value of the planned query, and about the bytes it holds.

@@ -394,6 +394,11 @@ pub(crate) fn exposition(state: &AppState) -> String {
     out.gauge("chronolith_query_log_enabled", help, f64::from(u8::from(log.is_some())));
     let help = "Queries that are missing in the query log: the disk refused them, or was too slow.";
     out.counter("chronolith_query_log_failures_total", help, log.map_or(0, QueryLog::failures));
+    let results = state.engine().result_cache();
+    let help = "Memory of results of range queries that are kept.";
+    out.gauge("chronolith_result_cache_bytes", help, results.bytes as f64);
+    out.gauge("chronolith_result_cache_results", "How many there are.", results.results as f64);
+    out.counter("chronolith_result_cache_hits_total", "Range queries that have used one.", results.hits);
     let memory = &state.engine().options().memory;
     let help = "Memory that head, bodies, answers and queries may take together.";
     out.gauge("chronolith_memory_limit_bytes", help, memory.max() as f64);

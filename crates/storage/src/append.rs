@@ -162,6 +162,14 @@ impl<'a> WriteBatch<'a> {
         Self { series, samples, histograms: &[], labels }
     }
 
+    /// The earliest timestamp of a sample, milliseconds.
+    #[must_use]
+    pub fn earliest(&self) -> Option<Timestamp> {
+        let floats = self.samples.iter().map(|sample| sample.timestamp).min();
+        let histograms = self.histograms.iter().map(|sample| sample.timestamp).min();
+        floats.into_iter().chain(histograms).min()
+    }
+
     /// The float samples of an entry.
     #[must_use]
     pub fn samples_of(&self, entry: &SeriesEntry) -> &'a [Sample] {

@@ -30,6 +30,20 @@ pub trait Queryable: Send + Sync {
     /// # Errors
     /// When storage is not ready.
     fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError>;
+
+    /// This moment, for who keeps what is made of a view of `range` that is opened from now on. `None` where it cannot be
+    /// told what changes later: retention reaches into `range`, or the engine does not know.
+    fn moment(&self, tenant: &TenantId, range: TimeRange) -> Option<u64> {
+        let _ = (tenant, range);
+        None
+    }
+
+    /// The earliest timestamp, in milliseconds, at which a view may show something else than one that was opened at or after
+    /// `moment`, [`Timestamp::MAX`] if there is none; but for what [`Querier::warnings`] warned of.
+    fn changed_since(&self, tenant: &TenantId, moment: u64) -> Timestamp {
+        let _ = (tenant, moment);
+        Timestamp::MIN
+    }
 }
 
 /// What the caller will do with a selection; advice only.

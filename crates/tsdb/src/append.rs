@@ -32,7 +32,11 @@ impl Appender for Db {
             let reason = "the disk is nearly full; free some space, or lower storage.disk_reserve".to_owned();
             return Err(StorageError::Unavailable { reason });
         }
-        let applied = self.head.append(tenant, batch).map_err(|error| {
+        let applied = self.head.append(tenant, batch);
+        if let Some(earliest) = batch.earliest() {
+            self.blocks.history.note(earliest);
+        }
+        let applied = applied.map_err(|error| {
             if matches!(error, Error::MemoryLimit { .. } | Error::LateLimit { .. }) {
                 self.maintenance.waker().wake();
             }

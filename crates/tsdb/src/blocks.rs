@@ -45,6 +45,8 @@ pub(crate) struct BlockSet {
     /// Blocks whose files could not be removed. The next start would show them, without what was deleted since.
     leftovers: Mutex<Vec<(TenantId, Ulid)>>,
     counters: Counters,
+    /// What is shown changes: by a change of the blocks, or because the head has taken something.
+    pub(crate) history: chronolith_storage::Changes,
 }
 
 /// What is known to whoever changes the blocks.
@@ -280,6 +282,8 @@ impl Change<'_> {
         self.version.tenants.retain(|_, of| !of.blocks.is_empty() || !of.missing.is_empty());
         let version = Arc::new(std::mem::take(&mut self.version));
         let old = std::mem::replace(&mut *self.set.current.write(), version);
+        // Cuts and merges show the same as before. But they are few, and it would have to be proven.
+        self.set.history.note(Timestamp::MIN);
         self.changes.replaced.push(Arc::downgrade(&old));
         drop(old);
         self.changes.replaced.retain(|version| version.strong_count() > 0);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use chronolith_block::{Block, Error as BlockError};
 use chronolith_head::HeadView;
-use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange};
+use chronolith_model::{Labels, MetricMetadata, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{
     BoxFuture, ExemplarQuery, LabelQuery, Limited, Querier, Queryable, SelectRequest, SeriesExemplars,
     SeriesSet, StorageError, StorageStats,
@@ -36,6 +36,15 @@ const WARNINGS_MAX: usize = 10;
 impl Queryable for Db {
     fn querier(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<dyn Querier>, StorageError> {
         Ok(Arc::new(DbQuerier { view: self.view(tenant, range), metadata: Arc::clone(&self.metadata) }))
+    }
+
+    /// Of all tenants together: samples that come late to one of them cost the others what they have kept of that time.
+    fn moment(&self, _: &TenantId, range: TimeRange) -> Option<u64> {
+        (range.min >= self.head.floor()).then(|| self.blocks.history.now())
+    }
+
+    fn changed_since(&self, _: &TenantId, moment: u64) -> Timestamp {
+        self.blocks.history.earliest_since(moment)
     }
 }
 

@@ -9,4 +9,5 @@ mod limits;
 mod matching;
 mod names;
 mod natives;
+mod results;
 mod steps;

@@ -93,7 +93,10 @@ pub(super) async fn range(request: ApiRequest) -> ApiResult {
     let deadline = Timeout::of(&request.params)?;
     let lookback = lookback_of(&request.params)?;
     let text = request.params.get("query");
-    let query = Query { lookback, ..Query::range(text, grid.start, grid.end, grid.step) };
+    // Statistics are of the whole query.
+    let uncached = !matches!(request.params.get("nocache"), "" | "0" | "false");
+    let reuse = matches!(asked.stats, Statistics::None) && !uncached;
+    let query = Query { lookback, reuse, ..Query::range(text, grid.start, grid.end, grid.step) };
     run(request, query, deadline, asked).await
 }
 

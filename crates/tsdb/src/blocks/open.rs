@@ -76,6 +76,7 @@ impl BlockSet {
             changes: Mutex::new(changes),
             leftovers: Mutex::default(),
             counters,
+            history: chronolith_storage::Changes::default(),
         };
         Ok((set, report))
     }

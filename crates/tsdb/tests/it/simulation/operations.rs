@@ -1,6 +1,6 @@
 //! What is done to a database.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use chronolith_env::Rng as _;
 use chronolith_index::CompiledMatcher;
@@ -339,15 +339,43 @@ impl World {
 
     fn hold(&mut self) {
         let tenant = self.below(3) as usize;
-        let querier = self.db().querier(&self.tenants[tenant].id, TimeRange::ALL).expect("ready");
+        let id = &self.tenants[tenant].id;
+        let from = self.visible_from();
+        let moment = self.db().moment(id, TimeRange::new(from, i64::MAX));
+        let querier = self.db().querier(id, TimeRange::ALL).expect("ready");
         let Ok(seen) = audit::read(&*querier, true) else { return };
+        let moment = moment.filter(|_| querier.warnings().is_empty());
         self.note(format!("hold a view of {tenant}"));
-        self.held = Some(Held { querier, seen });
+        self.held = Some(Held { tenant, moment: (moment, from), querier, seen });
+    }
+
+    /// What was kept of a view is true as far as the database says so.
+    fn look_at_what_was_kept(&self, held: &Held) {
+        let id = &self.tenants[held.tenant].id;
+        let (Some(moment), from) = held.moment else { return };
+        let querier = self.db().querier(id, TimeRange::ALL).expect("ready");
+        let from = from.max(self.visible_from());
+        let until = self.db().changed_since(id, moment);
+        let Ok(now) = audit::read(&*querier, true) else { return };
+        if until <= from || !querier.warnings().is_empty() {
+            return;
+        }
+        let kept = |content: &Content| -> Content {
+            let of = content.iter().map(|(labels, of)| {
+                (
+                    labels.clone(),
+                    of.range(from..until).map(|(t, value)| (*t, *value)).collect::<BTreeMap<_, _>>(),
+                )
+            });
+            of.filter(|(_, of)| !of.is_empty()).collect()
+        };
+        assert_eq!(kept(&held.seen), kept(&now), "{from} to {until} has changed, and nobody says so");
     }
 
     /// A view shows what it has shown.
     fn look_again(&mut self) {
         let Some(held) = self.held.take() else { return };
+        self.look_at_what_was_kept(&held);
         let Ok(now) = audit::read(&*held.querier, true) else {
             assert!(self.is_faulty(), "a view cannot be read any more");
             return;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chronolith_env::{Clock as _, Op, Rng as _};
-use chronolith_model::{Labels, TenantId, TimeRange};
+use chronolith_model::{Labels, TenantId, TimeRange, Timestamp};
 use chronolith_storage::{Querier, Ticket};
 use chronolith_testkit::{
     fake_env::{FakeEnv, SimRng},
@@ -47,6 +47,10 @@ pub(super) struct Sent {
 
 /// A view that is kept open, and what it has shown.
 pub(super) struct Held {
+    /// The number of the tenant.
+    pub(super) tenant: usize,
+    /// Before it was opened, and what was the oldest shown then.
+    pub(super) moment: (Option<u64>, Timestamp),
     pub(super) querier: Arc<dyn Querier>,
     pub(super) seen: Content,
 }
