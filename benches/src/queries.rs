@@ -80,22 +80,22 @@ pub fn time_queries(
     repetitions: usize,
 ) -> Result<BTreeMap<&'static str, QueryResult>> {
     let kind = server.spec().kind;
-    let has_cache = kind == Kind::VictoriaMetrics;
+    let has_cache = kind != Kind::Prometheus;
     let mut client = server.client();
     let mut colds = Vec::with_capacity(set.len());
     for query in set {
-        colds.push(ask(&mut client, kind, query, (window, false))?.0);
+        colds.push(ask(&mut client, query, (window, false))?.0);
     }
     let mut results = BTreeMap::new();
     for (query, cold) in set.iter().zip(colds) {
         server.process().reset_hwm()?;
         let before = server.process().cpu_of_threads()?;
-        let (median, last) = median_of(&mut client, kind, query, (window, false), repetitions)?;
+        let (median, last) = median_of(&mut client, query, (window, false), repetitions)?;
         let cpu = server.process().cpu_of_threads()?.saturating_sub(before) / repetitions.max(1) as u32;
         let peak_bytes = server.process().stats()?.hwm_bytes;
         let cached = if has_cache {
-            ask(&mut client, kind, query, (window, true))?;
-            Some(median_of(&mut client, kind, query, (window, true), repetitions)?.0)
+            ask(&mut client, query, (window, true))?;
+            Some(median_of(&mut client, query, (window, true), repetitions)?.0)
         } else {
             None
         };
@@ -113,7 +113,6 @@ pub fn time_queries(
 /// Asks `query` `repetitions` times; the median, and the last answer.
 fn median_of(
     client: &mut Client,
-    kind: Kind,
     query: &BenchQuery,
     how: (QueryWindow, bool),
     repetitions: usize,
@@ -121,7 +120,7 @@ fn median_of(
     let mut latencies = Vec::with_capacity(repetitions);
     let mut last = None;
     for _ in 0..repetitions.max(1) {
-        let (latency, response) = ask(client, kind, query, how)?;
+        let (latency, response) = ask(client, query, how)?;
         latencies.push(latency);
         last = Some(response);
     }
@@ -133,7 +132,6 @@ fn median_of(
 /// Asks `query` once, with the server's result cache or without it.
 fn ask(
     client: &mut Client,
-    kind: Kind,
     query: &BenchQuery,
     (window, cache): (QueryWindow, bool),
 ) -> Result<(Duration, Response)> {
@@ -148,7 +146,8 @@ fn ask(
         form.push(("time", end.as_str()));
         "/api/v1/query"
     };
-    if kind == Kind::VictoriaMetrics && !cache {
+    if !cache {
+        // Chronolith and VictoriaMetrics have result caches; Prometheus has none.
         form.push(("nocache", "1"));
     }
     let sent = Instant::now();

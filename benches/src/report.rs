@@ -146,16 +146,14 @@ fn ratio_rows(out: &mut String, first: &Measurement, others: &[Measurement]) {
         ("cold", |r| Some(r.cold), |r| Some(r.cold)),
         ("warm", |r| Some(r.median), |r| Some(r.median)),
         ("CPU time, warm", |r| Some(r.cpu), |r| Some(r.cpu)),
-        ("warm, result caches on", |r| r.cached.or(Some(r.median)), |r| r.cached),
+        ("warm, result caches on", |r| r.cached.or(Some(r.median)), |r| r.cached.or(Some(r.median))),
     ];
     for (way, ours, theirs) in ways {
         for other in others {
             let name = format!("{} / {}, {way}", first.kind.name(), other.kind.name());
             ratio_row(out, &name, first, &[other], (ours, theirs));
         }
-        let cached = way.contains("cache");
         let all: Vec<&Measurement> = others.iter().collect();
-        let theirs: Took = if cached { |r| r.cached.or(Some(r.median)) } else { theirs };
         if others.len() > 1 {
             ratio_row(
                 out,

@@ -45,6 +45,17 @@ struct Telling {
     stats: QueryStats,
 }
 
+/// A query that has been planned.
+struct Prepared {
+    plan: Plan,
+    /// The steps that are to be evaluated.
+    grid: Grid,
+    /// If its result may be kept.
+    candidate: Option<Candidate>,
+    /// The steps before those.
+    reused: Option<Reused>,
+}
+
 /// Evaluates queries. Cheap to share; limits concurrency across its users.
 #[derive(Debug)]
 pub struct Engine {
@@ -129,24 +140,14 @@ impl Engine {
         let started = Instant::now();
         let ledger = Arc::new(Ledger::new(&self.options));
         let nothing = ledger.held();
-        let expr = parsing(&ledger, &query.text, || Ok(parse(&query.text, &self.options.parse)?))?;
-        let grid = grid(query, &expr)?;
-        let mut plan = plan(&expr, self.plan_options(query, grid))?;
-        let (candidate, reused) =
-            if mode.is_none() { self.reusable(storage, query, &expr, (&plan, grid)) } else { (None, None) };
-        let mut rest = grid;
-        if let Some(reused) = &reused {
-            rest = reused.rest(grid);
-            ledger.charge(0, reused.bytes())?;
-            if rest.count == 0 {
-                let value = Value::Matrix(reused.followed_by(Vec::new()));
-                stats.prepare_time = started.elapsed();
-                let (stats, memory) = (std::mem::take(stats), ResultMemory(Some(ledger)));
-                return Ok(QueryResult { value, warnings: Vec::new(), infos: Vec::new(), stats, memory });
-            }
-            plan = crate::plan::plan(&expr, self.plan_options(query, rest))?;
-        }
+        let prepared = self.prepare(storage, query, &ledger, mode.is_none())?;
         stats.prepare_time = started.elapsed();
+        let Prepared { plan, grid, candidate, reused } = prepared;
+        if let Some(reused) = reused.as_ref().filter(|_| grid.count == 0) {
+            let value = Value::Matrix(reused.followed_by(Vec::new()));
+            let (stats, memory) = (std::mem::take(stats), ResultMemory(Some(ledger)));
+            return Ok(QueryResult { value, warnings: Vec::new(), infos: Vec::new(), stats, memory });
+        }
 
         let queued = Instant::now();
         let place = self.gate.enter(&interrupt)?;
@@ -176,7 +177,7 @@ impl Engine {
         let evaluated = if *mode == Some(ExplainMode::Plan) {
             select(&mut executor).await.map(|()| (Value::Vector(Vec::new()), 0))
         } else {
-            self.evaluate(&mut executor, query, rest, stats).await
+            self.evaluate(&mut executor, query, grid, stats).await
         };
         *explain = mode.map(|_| Box::new(tell(&plan, &query.text, &executor.sets, costs.as_ref())));
         stats.peak_samples = ledger.peak() as u64;
@@ -203,23 +204,37 @@ impl Engine {
         Ok(QueryResult { value, warnings, infos, stats, memory })
     }
 
-    /// Whether the result of `query` may be kept, and what is known of it.
-    fn reusable(
+    /// Parses and plans `query`; where results may be `kept`, the plan is of the steps that are not known.
+    fn prepare(
         &self,
         storage: &dyn Queryable,
         query: &Query,
-        expr: &Expr,
-        (plan, grid): (&Plan, Grid),
-    ) -> (Option<Candidate>, Option<Reused>) {
-        if !self.results.is_on() {
-            return (None, None);
+        ledger: &Ledger,
+        kept: bool,
+    ) -> Result<Prepared, QueryError> {
+        let expr = parsing(ledger, &query.text, || Ok(parse(&query.text, &self.options.parse)?))?;
+        let grid = grid(query, &expr)?;
+        let options = self.plan_options(query, grid);
+        let lookback = options.lookback;
+        let plan = plan(&expr, options)?;
+        let mut prepared = Prepared { plan, grid, candidate: None, reused: None };
+        if !kept || !self.results.is_on() {
+            return Ok(prepared);
         }
+        let plan = &prepared.plan;
         let moment = || storage.moment(&query.tenant, plan.range?);
-        let lookback = self.plan_options(query, grid).lookback;
-        let candidate = Candidate::of(query, expr, (plan, grid), lookback, moment);
+        let candidate = Candidate::of(query, &expr, (plan, grid), lookback, moment);
         let since = |moment| storage.changed_since(&query.tenant, moment);
-        let reused = candidate.as_ref().and_then(|candidate| self.results.find(candidate, since));
-        (candidate, reused)
+        if let Some(reused) = candidate.as_ref().and_then(|candidate| self.results.find(candidate, since)) {
+            ledger.charge(0, reused.bytes())?;
+            prepared.grid = reused.rest(grid);
+            if prepared.grid.count > 0 {
+                prepared.plan = crate::plan::plan(&expr, self.plan_options(query, prepared.grid))?;
+            }
+            prepared.reused = Some(reused);
+        }
+        prepared.candidate = candidate;
+        Ok(prepared)
     }
 
     /// What is kept of results.

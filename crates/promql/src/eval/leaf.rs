@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use chronolith_model::{Labels, Sample, TimeRange, is_stale};
 use chronolith_storage::{Samples, SeriesBatch, SeriesSet};
 use chronolith_syntax::ast::{RangeMode, Span};
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::{
@@ -55,6 +56,8 @@ struct Job<'a> {
     ledger: &'a Ledger,
     delayed_name_removal: bool,
     start_timestamps: bool,
+    /// What tasks that are done have found out about windows, for those that come.
+    sights: Mutex<Vec<Sights>>,
 }
 
 /// Where a task has the samples of its series from, in their order.
@@ -155,6 +158,7 @@ impl Executor<'_> {
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
             start_timestamps: self.plan.start_timestamps,
+            sights: Mutex::default(),
         };
         let renames = !self.delayed_name_removal && leaf.function.drops_name();
         let mut unique =
@@ -330,7 +334,7 @@ impl Job<'_> {
         };
         let (mut scratch, mut fresh) = (Samples::default(), Samples::default());
         let (mut charged, mut charged_sights) = (Scratch::new(self.ledger), Scratch::new(self.ledger));
-        let mut sights = None;
+        let mut sights = self.sights.lock().pop();
         for (place, index) in indices.enumerate() {
             self.interrupt.check(STAGE_EVALUATION)?;
             scratch.clear();
@@ -415,6 +419,7 @@ impl Job<'_> {
                 done.series.push(series);
             }
         }
+        self.sights.lock().extend(sights);
         Ok(done)
     }
 
