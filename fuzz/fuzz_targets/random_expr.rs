@@ -11,26 +11,6 @@ use chronolith_syntax::{
 };
 use libfuzzer_sys::arbitrary::Unstructured;
 
-const OPERATORS: &[BinaryOp] = &[
-    BinaryOp::Add,
-    BinaryOp::Sub,
-    BinaryOp::Mul,
-    BinaryOp::Div,
-    BinaryOp::Mod,
-    BinaryOp::Pow,
-    BinaryOp::Atan2,
-    BinaryOp::Eql,
-    BinaryOp::Neq,
-    BinaryOp::Lss,
-    BinaryOp::Gtr,
-    BinaryOp::Lte,
-    BinaryOp::Gte,
-    BinaryOp::TrimUpper,
-    BinaryOp::TrimLower,
-    BinaryOp::And,
-    BinaryOp::Or,
-    BinaryOp::Unless,
-];
 const ODD_NAMES: &[&str] = &[
     "up", "a:b", ":x", "sum", "by", "offset", "start", "step", "max_of", "fill", "and", "anchored", "_",
     "Rate",
@@ -198,7 +178,7 @@ impl<'a, 'b> Expressions<'a, 'b> {
             2 if self.words.is_none() => node(DurationKind::Range),
             0..SIMPLE => node(DurationKind::Number(self.positive())),
             3 => {
-                let op = self.pick(&OPERATORS[..6]);
+                let op = self.pick(&BinaryOp::ALL[..6]);
                 let (left, right) = pair(self);
                 duration_binary(op, *left, *right)
             }
@@ -442,7 +422,7 @@ impl<'a, 'b> Expressions<'a, 'b> {
     }
 
     fn binary(&mut self, depth: usize) -> Expr {
-        let op = self.pick(OPERATORS);
+        let op = self.pick(&BinaryOp::ALL);
         let (mut left, mut right) = (self.operand(depth), self.operand(depth));
         if op.is_set() {
             (left, right) = (vector(left), vector(right));

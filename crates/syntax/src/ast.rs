@@ -353,6 +353,28 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// All of them; arithmetic first.
+    pub const ALL: [Self; 18] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::Mod,
+        Self::Pow,
+        Self::Atan2,
+        Self::Eql,
+        Self::Neq,
+        Self::Lss,
+        Self::Gtr,
+        Self::Lte,
+        Self::Gte,
+        Self::TrimUpper,
+        Self::TrimLower,
+        Self::And,
+        Self::Or,
+        Self::Unless,
+    ];
+
     /// As PromQL writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -361,27 +361,7 @@ fn call(inner: Exprs) -> Exprs {
 }
 
 fn binary(inner: Exprs) -> Exprs {
-    let ops = vec![
-        BinaryOp::Add,
-        BinaryOp::Sub,
-        BinaryOp::Mul,
-        BinaryOp::Div,
-        BinaryOp::Mod,
-        BinaryOp::Pow,
-        BinaryOp::Atan2,
-        BinaryOp::Eql,
-        BinaryOp::Neq,
-        BinaryOp::Lss,
-        BinaryOp::Gtr,
-        BinaryOp::Lte,
-        BinaryOp::Gte,
-        BinaryOp::TrimUpper,
-        BinaryOp::TrimLower,
-        BinaryOp::And,
-        BinaryOp::Or,
-        BinaryOp::Unless,
-    ];
-    (select(ops), inner.clone(), inner, any::<bool>(), matching())
+    (select(BinaryOp::ALL.to_vec()), inner.clone(), inner, any::<bool>(), matching())
         .prop_map(|(op, left, right, flag, matching)| {
             let (left, right) = if op.is_set() { (vector(left), vector(right)) } else { (left, right) };
             let types = (left.value_type(), right.value_type());
