@@ -62,6 +62,16 @@ impl JsonWriter {
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
+    /// The fields of an object that are integers, with commas between them; for names that need no escaping.
+    pub(crate) fn integers<'n, I: itoa::Integer>(&mut self, fields: impl IntoIterator<Item = (&'n str, I)>) {
+        let mut commas = Commas::default();
+        for (name, value) in fields {
+            commas.next(self);
+            self.key(name);
+            self.integer(value);
+        }
+    }
+
     pub(crate) fn boolean(&mut self, value: bool) {
         self.raw(if value { "true" } else { "false" });
     }

@@ -92,13 +92,13 @@ fn cost(json: &mut JsonWriter, cost: &NodeCost) {
         json.key(name);
         json.float(Duration::as_secs_f64(&time));
     }
-    for (name, count) in
-        [("series", cost.series), ("values", cost.values), ("bytes", cost.bytes), ("samples", cost.samples)]
-    {
-        json.raw(",");
-        json.key(name);
-        json.integer(count);
-    }
+    json.raw(",");
+    json.integers([
+        ("series", cost.series),
+        ("values", cost.values),
+        ("bytes", cost.bytes),
+        ("samples", cost.samples),
+    ]);
     json.raw("}");
 }
 
@@ -126,12 +126,7 @@ fn selection(json: &mut JsonWriter, told: &ExplainSelection, analyzed: bool) {
             ("readBytes", storage.read_bytes),
             ("copiedBytes", storage.copied_bytes),
         ];
-        let mut commas = Commas::default();
-        for (name, count) in found.into_iter().chain(read.into_iter().filter(|_| analyzed)) {
-            commas.next(json);
-            json.key(name);
-            json.integer(count);
-        }
+        json.integers(found.into_iter().chain(read.into_iter().filter(|_| analyzed)));
         json.raw("}");
     }
     json.raw("}");

@@ -47,7 +47,7 @@ pub(crate) fn walreplay(state: &AppState) -> Vec<u8> {
     let (min, max, current) = state.info().wal_replay();
     success(|json| {
         json.raw("{");
-        integers(json, &[("min", min.into()), ("max", max.into()), ("current", current.into())]);
+        json.integers([("min", min), ("max", max), ("current", current)]);
         json.raw("}");
     })
 }
@@ -96,7 +96,7 @@ pub(super) fn runtime(state: &AppState) -> Vec<u8> {
             ("GOMAXPROCS", info.cores.into()),
             ("GOMEMLIMIT", info.memory_max_bytes.into()),
         ];
-        integers(json, &fields);
+        json.integers::<i128>(fields);
         json.raw(",\"GOGC\":\"\",\"GODEBUG\":\"\",\"storageRetention\":");
         json.string_html_escaped(&info.storage_retention);
         json.raw("}");
@@ -130,7 +130,7 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
             ("minTime", range.min.into()),
             ("maxTime", range.max.into()),
         ];
-        integers(json, &fields);
+        json.integers::<i128>(fields);
         json.raw("}");
         for (name, entries) in [
             ("seriesCountByMetricName", &stats.series_by_metric),
@@ -145,16 +145,6 @@ pub(super) async fn tsdb(request: ApiRequest) -> ApiResult {
         json.raw("}");
     });
     Ok(Some(json.into()))
-}
-
-/// The fields of an object that are integers, signed or not.
-fn integers(json: &mut JsonWriter, fields: &[(&str, i128)]) {
-    let mut commas = Commas::default();
-    for (name, value) in fields {
-        commas.next(json);
-        json.key(name);
-        json.integer(*value);
-    }
 }
 
 fn cardinalities(json: &mut JsonWriter, entries: &[CardinalityEntry]) {
