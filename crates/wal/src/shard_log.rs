@@ -155,7 +155,8 @@ impl ShardLog {
         self.sequence
     }
 
-    /// The newest batch all of whose records have numbers up to [`ShardLog::sequence`].
+    /// The newest batch all of whose records have numbers up to [`ShardLog::sequence`]; to be asked under the
+    /// shard's lock, the same as that.
     #[must_use]
     pub const fn numbered(&self) -> Batch {
         // The last batch taken is being written, or lies behind it.
