@@ -10,7 +10,6 @@ use crate::error::{Result, Section};
 use crate::layout::HEADER_BYTES;
 use crate::layout::directory::{FrameEntry, FrameKind, PartEntry};
 use crate::layout::footer::FOOTER_BYTES;
-use crate::reader::source::ReadCounts;
 use crate::{Block, BlockMeta};
 
 /// What a block consists of.
@@ -145,13 +144,13 @@ struct Run<'a> {
 impl Run<'_> {
     fn frame(&mut self, part: &PartEntry, kind: FrameKind, entry: &FrameEntry) -> Result<()> {
         let source = self.block.source();
-        let table = source.slot_table(part, entry, &mut ReadCounts::default())?;
+        let table = source.slot_table(part, entry, None)?;
         // What each slot weighs: its bytes before zstd, or where they are not known its samples.
         let mut weights = Vec::with_capacity(table.len());
         match kind {
             FrameKind::Histogram => weights.extend(table.columns.iter().map(|column| u64::from(column.len))),
             FrameKind::Float => {
-                let frame = source.frame(entry, &mut ReadCounts::default())?;
+                let frame = source.frame(entry, None)?;
                 for (slot, (_, column)) in table.iter().enumerate() {
                     let Some(info) = frame.encoding(slot) else { continue };
                     weights.push(info.bytes as u64);

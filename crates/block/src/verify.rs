@@ -15,7 +15,6 @@ use crate::layout::directory::{FrameEntry, FrameKind, IndexSpan, PartEntry, Unit
 use crate::layout::footer::FOOTER_BYTES;
 use crate::layout::{HEADER_BYTES, header};
 use crate::reader::cursor::Cursor;
-use crate::reader::source::ReadCounts;
 use crate::series_order;
 use crate::starts::ALWAYS;
 
@@ -169,7 +168,7 @@ impl Run<'_> {
     fn part(&mut self, part: &PartEntry) -> Result<()> {
         for page in &part.pages {
             self.check_cancelled()?;
-            let read = self.block.source().columns(page, &mut ReadCounts::default()).and_then(|columns| {
+            let read = self.block.source().columns(page, None).and_then(|columns| {
                 let ascending = |column: &Vec<i64>| column.is_sorted_by(|a, b| a < b) && !column.is_empty();
                 let wrong = columns.iter().filter(|column| !ascending(column)).count() as u64;
                 let off = page.unit.off;
@@ -202,7 +201,7 @@ impl Run<'_> {
         entry: &FrameEntry,
     ) -> Result<()> {
         let source = self.block.source();
-        let table = source.slot_table(part, entry, &mut ReadCounts::default())?;
+        let table = source.slot_table(part, entry, None)?;
         self.filled.extend(table.ids.iter());
         let longest = table.columns.iter().map(|column| column.len).max();
         self.longest = self.longest.max(longest.unwrap_or(0));
@@ -257,7 +256,7 @@ impl Run<'_> {
         let directory = self.block.directory();
         let off = directory.starts.get(number).map_or(0, |entry| entry.unit.off);
         let before = last.take();
-        let page = self.block.start_page(number, &mut ReadCounts::default())?;
+        let page = self.block.start_page(number, None)?;
         let range = directory.meta.spec.range;
         let steps = || page.iter().flat_map(|(_, steps)| steps);
         let outside = steps().filter(|step| step.since != ALWAYS && !range.contains(step.since)).count();

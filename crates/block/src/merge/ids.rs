@@ -7,7 +7,6 @@ use super::{Input, check_cancelled};
 use crate::error::Result;
 use crate::layout::directory::FrameKind;
 use crate::reader::cursor::Cursor;
-use crate::reader::source::ReadCounts;
 use crate::tombstones::{Deletions, is_deleted};
 use crate::{Block, BlockWriter, series_order};
 
@@ -114,7 +113,7 @@ fn alive(block: &Block, deletions: &Deletions, window: TimeRange) -> Result<Opti
     for part in parts.iter().filter(|part| part.range.overlaps(&window)) {
         let mut cursor = Cursor::new(block.source(), part);
         for frame in [FrameKind::Float, FrameKind::Histogram].into_iter().flat_map(|kind| part.frames(kind)) {
-            for (id, column) in block.source().slot_table(part, frame, &mut ReadCounts::default())?.iter() {
+            for (id, column) in block.source().slot_table(part, frame, None)?.iter() {
                 if alive.contains(id) {
                     continue;
                 }

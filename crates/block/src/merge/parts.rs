@@ -11,7 +11,7 @@ use crate::error::{Result, Section};
 use crate::layout::directory::{FrameEntry, FrameKind, PartEntry};
 use crate::reader::cursor::Cursor;
 use crate::reader::samples::{Merge, OfCursor, add_run};
-use crate::reader::source::{ReadCounts, Source};
+use crate::reader::source::Source;
 use crate::slot_table::SlotTable;
 use crate::writer::part::CopiedFrame;
 use crate::writer::{COLUMNS_BYTES_MAX, COLUMNS_MAX};
@@ -160,8 +160,7 @@ impl<'a> Run<'a> {
             self.check_cancelled()?;
             let source = base.block.source();
             let bytes = source.read(Section::Timestamps, page.unit)?;
-            let columns =
-                if remembers { Some(source.columns(page, &mut ReadCounts::default())?) } else { None };
+            let columns = if remembers { Some(source.columns(page, None)?) } else { None };
             self.writer.copy_page(
                 &bytes,
                 page.columns,
@@ -205,7 +204,7 @@ impl<'a> Run<'a> {
         };
         let frame = source.read(section, entry.unit)?;
         let statistics = entry.statistics.map(|unit| source.read(Section::Statistics, unit)).transpose()?;
-        let old: Arc<SlotTable> = source.slot_table(part, entry, &mut ReadCounts::default())?;
+        let old: Arc<SlotTable> = source.slot_table(part, entry, None)?;
         let mut table = SlotTable::default();
         for (id, column) in old.iter() {
             if let Some(id) = self.inputs.get(input).and_then(|input| input.ids.after(id)) {
@@ -243,7 +242,7 @@ fn add_ids(
     part: &PartEntry,
     frame: &FrameEntry,
 ) -> Result<()> {
-    let table = source.slot_table(part, frame, &mut ReadCounts::default())?;
+    let table = source.slot_table(part, frame, None)?;
     ids.extend(table.ids.iter().filter_map(|id| input.ids.after(*id)));
     Ok(())
 }

@@ -7,7 +7,6 @@ use super::Input;
 use crate::error::Result;
 use crate::layout::directory::PartEntry;
 use crate::meta::PARTS_MAX;
-use crate::reader::source::ReadCounts;
 
 /// How many samples a column of a joined part is to have, if the number of parts allows it.
 pub(super) const JOINED_SAMPLES: usize = 1920;
@@ -116,7 +115,7 @@ fn count(inputs: &[Input<'_>], parts: &[Candidate<'_>], window: TimeRange) -> Re
         let Some(input) = inputs.get(candidate.source.input) else { continue };
         let mut most = 0;
         for page in &candidate.entry.pages {
-            for column in input.block.source().columns(page, &mut ReadCounts::default())?.iter() {
+            for column in input.block.source().columns(page, None)?.iter() {
                 let from = column.partition_point(|t| *t < window.min);
                 let to = column.partition_point(|t| *t <= window.max);
                 most = most.max(to - from);

@@ -14,7 +14,6 @@ use crate::error::Result;
 use crate::layout::directory::FrameKind;
 use crate::reader::cursor::Cursor;
 use crate::reader::samples::{Merge, OfCursor, add_run};
-use crate::reader::source::ReadCounts;
 
 /// How often a walk over series asks whether it is cancelled.
 const SERIES_PER_CHECK: u64 = 4096;
@@ -175,7 +174,7 @@ fn push(into: &mut Vec<StartTimestamp>, since: i64, start: i64) {
 /// Reads pages of an input until there is something ahead, or no page left.
 fn read_ahead(input: &Input<'_>, progress: &mut Progress) -> Result<()> {
     while progress.ahead.is_empty() && progress.page < input.block.directory().starts.len() {
-        for (id, steps) in input.block.start_page(progress.page, &mut ReadCounts::default())?.iter() {
+        for (id, steps) in input.block.start_page(progress.page, None)?.iter() {
             if let Some(after) = input.ids.after(id) {
                 progress.ahead.push_back((after, steps.to_vec()));
             }

@@ -68,7 +68,7 @@ impl<'a> Cursor<'a> {
         if !open.as_ref().is_some_and(|open| frames.get(open.frame).is_some_and(holds)) {
             let index = frames.partition_point(|frame| frame.last < id);
             let Some(frame) = frames.get(index).filter(|frame| holds(frame)) else { return Ok(None) };
-            let table = self.source.slot_table(self.part, frame, &mut self.counts)?;
+            let table = self.source.slot_table(self.part, frame, Some(&mut self.counts))?;
             *open = Some(OpenTable { frame: index, table, next: 0 });
         }
         let Some(open) = open else { return Ok(None) };
@@ -90,7 +90,7 @@ impl<'a> Cursor<'a> {
         if self.page.as_ref().is_none_or(|(open, _)| *open != page)
             && let Some(entry) = pages.get(page)
         {
-            self.page = Some((page, self.source.columns(entry, &mut self.counts)?));
+            self.page = Some((page, self.source.columns(entry, Some(&mut self.counts))?));
         }
         let first = pages.get(page).map_or(0, |page| page.first);
         let columns = self.page.as_ref().map(|(_, columns)| columns.as_slice()).unwrap_or_default();
@@ -119,7 +119,7 @@ impl<'a> Cursor<'a> {
             return Ok(Some(Arc::clone(frame)));
         }
         let Some(entry) = self.part.floats.get(index) else { return Ok(None) };
-        let frame = self.source.frame(entry, &mut self.counts)?;
+        let frame = self.source.frame(entry, Some(&mut self.counts))?;
         self.floats = Some((index, Arc::clone(&frame)));
         Ok(Some(frame))
     }
@@ -150,7 +150,7 @@ impl<'a> Cursor<'a> {
         let frame = match &self.histograms {
             Some((open, frame)) if *open == slot.frame => frame,
             _ => {
-                let frame = self.source.histogram_frame(entry, &mut self.counts)?;
+                let frame = self.source.histogram_frame(entry, Some(&mut self.counts))?;
                 &self.histograms.insert((slot.frame, frame)).1
             }
         };

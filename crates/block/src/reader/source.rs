@@ -134,7 +134,7 @@ impl Source {
         &self,
         part: &PartEntry,
         frame: &FrameEntry,
-        counts: &mut ReadCounts,
+        counts: Option<&mut ReadCounts>,
     ) -> Result<Arc<SlotTable>> {
         let unit = frame.table;
         if let Some(Piece::Table(table)) = self.cached(unit, counts) {
@@ -159,7 +159,7 @@ impl Source {
     pub(crate) fn columns(
         &self,
         entry: &TimestampPage,
-        counts: &mut ReadCounts,
+        counts: Option<&mut ReadCounts>,
     ) -> Result<Arc<Vec<Vec<i64>>>> {
         if let Some(Piece::Columns(columns)) = self.cached(entry.unit, counts) {
             return Ok(columns);
@@ -174,9 +174,8 @@ impl Source {
         Ok(columns)
     }
 
-    pub(crate) fn frame(&self, entry: &FrameEntry, counts: &mut ReadCounts) -> Result<Arc<Frame>> {
-        counts.frames += 1;
-        if let Some(Piece::Frame(frame)) = self.cached(entry.unit, counts) {
+    pub(crate) fn frame(&self, entry: &FrameEntry, counts: Option<&mut ReadCounts>) -> Result<Arc<Frame>> {
+        if let Some(Piece::Frame(frame)) = self.cached_frame(entry.unit, counts) {
             return Ok(frame);
         }
         let (section, unit) = (Section::ValueFrames, entry.unit);
@@ -191,10 +190,9 @@ impl Source {
     pub(crate) fn histogram_frame(
         &self,
         entry: &FrameEntry,
-        counts: &mut ReadCounts,
+        counts: Option<&mut ReadCounts>,
     ) -> Result<Arc<HistogramFrame>> {
-        counts.frames += 1;
-        if let Some(Piece::Histograms(frame)) = self.cached(entry.unit, counts) {
+        if let Some(Piece::Histograms(frame)) = self.cached_frame(entry.unit, counts) {
             return Ok(frame);
         }
         let (section, unit) = (Section::HistogramFrames, entry.unit);
@@ -210,7 +208,7 @@ impl Source {
     pub(crate) fn start_page(
         &self,
         entry: &StartPageEntry,
-        counts: &mut ReadCounts,
+        counts: Option<&mut ReadCounts>,
     ) -> Result<Arc<StartPage>> {
         if let Some(Piece::Starts(page)) = self.cached(entry.unit, counts) {
             return Ok(page);
@@ -229,7 +227,7 @@ impl Source {
     /// The statistics of the slots of a frame of floats.
     pub(crate) fn statistics(&self, entry: &FrameEntry) -> Result<Arc<Vec<Statistics>>> {
         let Some(unit) = entry.statistics else { return Ok(Arc::default()) };
-        if let Some(Piece::Statistics(statistics)) = self.cached(unit, &mut ReadCounts::default()) {
+        if let Some(Piece::Statistics(statistics)) = self.cached(unit, None) {
             return Ok(statistics);
         }
         let statistics = self.page(Section::Statistics, unit, |content| {
@@ -248,15 +246,26 @@ impl Source {
         Key { file: self.number, off: unit.off, len: unit.len }
     }
 
-    fn cached(&self, unit: UnitRef, counts: &mut ReadCounts) -> Option<Piece> {
+    /// What is in the cache of `unit`. Whoever reads for a query counts, and merges and tools do not.
+    fn cached(&self, unit: UnitRef, counts: Option<&mut ReadCounts>) -> Option<Piece> {
         let piece = self.cache.get(self.key(unit));
-        if piece.is_some() {
-            counts.cache_hits += 1;
-        } else {
-            counts.cache_misses += 1;
-            counts.bytes += u64::from(unit.len);
+        match counts {
+            Some(counts) if piece.is_some() => counts.cache_hits += 1,
+            Some(counts) => {
+                counts.cache_misses += 1;
+                counts.bytes += u64::from(unit.len);
+            }
+            None => {}
         }
         piece
+    }
+
+    /// [`Source::cached`] of a frame.
+    fn cached_frame(&self, unit: UnitRef, mut counts: Option<&mut ReadCounts>) -> Option<Piece> {
+        if let Some(counts) = &mut counts {
+            counts.frames += 1;
+        }
+        self.cached(unit, counts)
     }
 
     fn keep(&self, unit: UnitRef, piece: Piece) {

@@ -33,7 +33,7 @@ impl<'a> StartCursor<'a> {
             let page = match &self.open {
                 Some((open, page)) if *open == number => page,
                 _ => {
-                    let page = self.block.start_page(number, &mut self.counts)?;
+                    let page = self.block.start_page(number, Some(&mut self.counts))?;
                     &self.open.insert((number, page)).1
                 }
             };
@@ -45,7 +45,11 @@ impl<'a> StartCursor<'a> {
 
 impl Block {
     /// A page of start timestamps, which fits the one before.
-    pub(crate) fn start_page(&self, number: usize, counts: &mut ReadCounts) -> Result<Arc<StartPage>> {
+    pub(crate) fn start_page(
+        &self,
+        number: usize,
+        counts: Option<&mut ReadCounts>,
+    ) -> Result<Arc<StartPage>> {
         let (source, pages) = (self.source(), &self.directory().starts);
         let Some(entry) = pages.get(number) else { return Ok(Arc::default()) };
         let page = source.start_page(entry, counts)?;
