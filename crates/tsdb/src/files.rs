@@ -73,51 +73,22 @@ fn copy(fs: &dyn Fs, from: &Path, to: &Path) -> chronolith_env::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use chronolith_env::Op;
-    use chronolith_testkit::fault_fs::{CrashMode, Fault, FaultFs};
+    use chronolith_testkit::{
+        fault_fs::{CrashMode, Fault, FaultFs},
+        hook_fs::HookFs,
+    };
 
     use super::*;
 
     /// A disk on which names cannot be moved or added between directories.
-    #[derive(Debug)]
-    struct TwoDevices(FaultFs);
-
-    fn other_device(op: Op, path: &Path) -> chronolith_env::Result<()> {
-        Err(chronolith_env::Error::new(op, path, ErrorKind::CrossesDevices.into()))
-    }
-
-    impl Fs for TwoDevices {
-        fn create_dir_all(&self, dir: &Path) -> chronolith_env::Result<()> {
-            self.0.create_dir_all(dir)
-        }
-        fn list(&self, dir: &Path) -> chronolith_env::Result<Vec<String>> {
-            self.0.list(dir)
-        }
-        fn open(&self, path: &Path, mode: OpenMode) -> chronolith_env::Result<Box<dyn chronolith_env::File>> {
-            self.0.open(path, mode)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> chronolith_env::Result<()> {
-            if from.parent() == to.parent() {
-                self.0.rename(from, to)
-            } else {
-                other_device(Op::Rename, from)
-            }
-        }
-        fn remove_file(&self, path: &Path) -> chronolith_env::Result<()> {
-            self.0.remove_file(path)
-        }
-        fn sync_dir(&self, dir: &Path) -> chronolith_env::Result<()> {
-            self.0.sync_dir(dir)
-        }
-        fn exists(&self, path: &Path) -> chronolith_env::Result<bool> {
-            self.0.exists(path)
-        }
-        fn hard_link(&self, from: &Path, _: &Path) -> chronolith_env::Result<()> {
-            other_device(Op::Link, from)
-        }
-        fn lock_exclusive(&self, path: &Path) -> chronolith_env::Result<Box<dyn chronolith_env::FileLock>> {
-            self.0.lock_exclusive(path)
-        }
+    fn two_devices(disk: &FaultFs) -> HookFs {
+        HookFs::new(Arc::new(disk.clone()), |call| {
+            let within = call.op == Op::Rename && call.to.and_then(Path::parent) == call.path.parent();
+            if call.to.is_none() || within { Ok(()) } else { call.refuse(ErrorKind::CrossesDevices) }
+        })
     }
 
     #[test]
@@ -129,7 +100,7 @@ mod tests {
         }
         let (from, to) = (Path::new("/a/x"), Path::new("/b/x"));
         disk.put(from, bytes.clone());
-        let fs = TwoDevices(disk.clone());
+        let fs = two_devices(&disk);
         link_or_copy(&fs, from, Path::new("/b/y")).expect("copied");
         fs.sync_dir(Path::new("/b")).expect("synced");
         disk.fail(Op::Write, 2, 1, Fault::Full);

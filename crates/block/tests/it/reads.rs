@@ -28,9 +28,9 @@ struct Case {
 
 impl Case {
     fn new(disk: &Disk, path: PathBuf) -> Self {
-        let counting = Counting::new(Arc::clone(&disk.fs));
+        let (counting, fs) = Counting::on(Arc::clone(&disk.fs));
         let (hotcache, _) = Hotcache::of(disk, &path);
-        Self { fs: Arc::new(counting.clone()), counting, path, hotcache }
+        Self { fs, counting, path, hotcache }
     }
 
     fn open(&self, cache: &BlockCache) -> Block {

@@ -9,25 +9,20 @@ use std::{
     time::Duration,
 };
 
-use chronolith_env::{Env, File, FileLock, Fs, Op, OpenMode};
+use chronolith_env::{Env, Op};
 use chronolith_model::{Sample, TenantId, stale_nan};
 use chronolith_storage::StorageError;
 use chronolith_testkit::{
     fake_env::SimRng,
     fault_fs::{CrashMode, Fault},
+    hook_fs::HookFs,
 };
 use chronolith_tsdb::{Db, DbOptions};
 use parking_lot::{Condvar, Mutex};
 
 use crate::fixture::{DIR, Machine, NOW, append, content, count, eventually, metric, quick, scrape};
 
-/// A disk whose syncs of files wait while the gate is shut.
-#[derive(Debug)]
-struct GatedFs {
-    inner: Arc<dyn Fs>,
-    gate: Arc<Gate>,
-}
-
+/// Where syncs of files wait while it is shut.
 #[derive(Debug, Default)]
 struct Gate {
     shut: Mutex<bool>,
@@ -36,6 +31,19 @@ struct Gate {
 }
 
 impl Gate {
+    /// A gate on the disk of `machine`.
+    fn on(machine: &Machine) -> (Arc<Self>, Env) {
+        let gate = Arc::new(Self::default());
+        let on_way = Arc::clone(&gate);
+        let fs = HookFs::new(Arc::new(machine.fs.clone()), move |call| {
+            if call.op == Op::Sync {
+                on_way.pass();
+            }
+            Ok(())
+        });
+        (gate, Env { fs: Arc::new(fs), ..machine.env.clone() })
+    }
+
     fn set(&self, shut: bool) {
         *self.shut.lock() = shut;
         self.opened.notify_all();
@@ -59,69 +67,10 @@ impl Drop for OpenAtLast {
     }
 }
 
-#[derive(Debug)]
-struct GatedFile {
-    inner: Box<dyn File>,
-    gate: Arc<Gate>,
-}
-
-impl Fs for GatedFs {
-    fn create_dir_all(&self, dir: &Path) -> chronolith_env::Result<()> {
-        self.inner.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> chronolith_env::Result<Vec<String>> {
-        self.inner.list(dir)
-    }
-    fn open(&self, path: &Path, mode: OpenMode) -> chronolith_env::Result<Box<dyn File>> {
-        Ok(Box::new(GatedFile { inner: self.inner.open(path, mode)?, gate: Arc::clone(&self.gate) }))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> chronolith_env::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> chronolith_env::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> chronolith_env::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-    fn exists(&self, path: &Path) -> chronolith_env::Result<bool> {
-        self.inner.exists(path)
-    }
-    fn lock_exclusive(&self, path: &Path) -> chronolith_env::Result<Box<dyn FileLock>> {
-        self.inner.lock_exclusive(path)
-    }
-}
-
-impl File for GatedFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn write_all(&mut self, bytes: &[u8]) -> chronolith_env::Result<()> {
-        self.inner.write_all(bytes)
-    }
-    fn sync_data(&mut self) -> chronolith_env::Result<()> {
-        self.gate.pass();
-        self.inner.sync_data()
-    }
-    fn read_at(&self, off: u64, buf: &mut [u8]) -> chronolith_env::Result<usize> {
-        self.inner.read_at(off, buf)
-    }
-    fn len(&self) -> chronolith_env::Result<u64> {
-        self.inner.len()
-    }
-    fn set_len(&mut self, len: u64) -> chronolith_env::Result<()> {
-        self.inner.set_len(len)
-    }
-}
-
 #[test]
 fn a_silent_duplicate_waits_for_the_commit_of_its_original() {
     let machine = Machine::new();
-    let gate = Arc::new(Gate::default());
-    let env = Env {
-        fs: Arc::new(GatedFs { inner: Arc::new(machine.fs.clone()), gate: Arc::clone(&gate) }),
-        ..machine.env.clone()
-    };
+    let (gate, env) = Gate::on(&machine);
     let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
     let _open_at_last = OpenAtLast(Arc::clone(&gate));
     let db = &db;
@@ -312,11 +261,7 @@ fn numbers_of_series_are_not_reused_after_a_restart() {
 #[test]
 fn what_waits_for_a_stalled_disk_is_bounded() {
     let machine = Machine::new();
-    let gate = Arc::new(Gate::default());
-    let env = Env {
-        fs: Arc::new(GatedFs { inner: Arc::new(machine.fs.clone()), gate: Arc::clone(&gate) }),
-        ..machine.env.clone()
-    };
+    let (gate, env) = Gate::on(&machine);
     let (db, _) = Db::open(Path::new(DIR), quick(), env).expect("opens");
     let _open_at_last = OpenAtLast(Arc::clone(&gate));
     let tenant = TenantId::default();

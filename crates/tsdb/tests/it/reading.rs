@@ -8,13 +8,14 @@ use std::{
     },
 };
 
-use chronolith_env::{Env, Error, File, FileLock, Fs, Op, OpenMode, Result};
+use chronolith_env::{Env, Fs as _, Op};
 use chronolith_index::CompiledMatcher;
 use chronolith_model::{Histogram, MatchOp, Matcher, TenantId, TimeRange};
 use chronolith_storage::{
     Admin as _, ExemplarQuery, LabelQuery, Queryable as _, Samples, SelectHints, SelectRequest, StorageError,
     conformance::block_on,
 };
+use chronolith_testkit::hook_fs::{Call, HookFs};
 use chronolith_tsdb::{Db, DbOptions};
 
 use crate::fixture::{Content, DIR, Machine, NOW, append, compiled, content, metric, scrape};
@@ -24,24 +25,17 @@ const HOUR: i64 = 3_600_000;
 /// A disk on which, of the calls that read of blocks and imports, all behind some do not succeed.
 #[derive(Clone, Debug)]
 struct Refusing {
-    inner: Arc<dyn Fs>,
     /// Below zero: none fails.
     left: Arc<AtomicI64>,
     failed: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-struct RefusingFile {
-    inner: Box<dyn File>,
-    disk: Refusing,
-}
-
 impl Refusing {
     fn new(machine: &Machine) -> (Self, Env) {
-        let left = Arc::new(AtomicI64::new(-1));
-        let disk = Self { inner: Arc::new(machine.fs.clone()), left, failed: Arc::default() };
-        let env = Env { fs: Arc::new(disk.clone()), ..machine.env.clone() };
-        (disk, env)
+        let refusing = Self { left: Arc::new(AtomicI64::new(-1)), failed: Arc::default() };
+        let asked = refusing.clone();
+        let fs = HookFs::new(Arc::new(machine.fs.clone()), move |call| asked.ask(call));
+        (refusing, Env { fs: Arc::new(fs), ..machine.env.clone() })
     }
 
     fn arm(&self, calls: i64) {
@@ -54,94 +48,20 @@ impl Refusing {
         self.failed.swap(false, Ordering::SeqCst)
     }
 
-    fn ask(&self, op: Op, path: &Path) -> Result<()> {
-        let text = path.to_string_lossy();
-        if !text.contains("/blocks") && !text.contains("/import") {
+    fn ask(&self, call: Call<'_>) -> chronolith_env::Result<()> {
+        let text = call.path.to_string_lossy();
+        let reads = matches!(call.op, Op::List | Op::Open | Op::Stat | Op::Read);
+        if !reads || (!text.contains("/blocks") && !text.contains("/import")) {
             return Ok(());
         }
         let next = |left: i64| (left > 0).then(|| left - 1);
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) {
             Err(0) => {
                 self.failed.store(true, Ordering::SeqCst);
-                Err(Error::new(op, path, std::io::Error::from_raw_os_error(5)))
+                call.refuse(std::io::Error::from_raw_os_error(5))
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl Fs for Refusing {
-    fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        self.inner.create_dir_all(dir)
-    }
-
-    fn list(&self, dir: &Path) -> Result<Vec<String>> {
-        self.ask(Op::List, dir)?;
-        self.inner.list(dir)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn File>> {
-        if mode == OpenMode::Read {
-            self.ask(Op::Open, path)?;
-        }
-        Ok(Box::new(RefusingFile { inner: self.inner.open(path, mode)?, disk: self.clone() }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        self.inner.remove_file(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool> {
-        self.ask(Op::Stat, path)?;
-        self.inner.exists(path)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.inner.hard_link(from, to)
-    }
-
-    fn remove_dir(&self, dir: &Path) -> Result<()> {
-        self.inner.remove_dir(dir)
-    }
-
-    fn lock_exclusive(&self, path: &Path) -> Result<Box<dyn FileLock>> {
-        self.inner.lock_exclusive(path)
-    }
-}
-
-impl File for RefusingFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        self.inner.write_all(bytes)
-    }
-
-    fn sync_data(&mut self) -> Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn read_at(&self, off: u64, buf: &mut [u8]) -> Result<usize> {
-        self.disk.ask(Op::Read, self.path())?;
-        self.inner.read_at(off, buf)
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.disk.ask(Op::Stat, self.path())?;
-        self.inner.len()
-    }
-
-    fn set_len(&mut self, len: u64) -> Result<()> {
-        self.inner.set_len(len)
     }
 }
 
@@ -150,7 +70,7 @@ fn options() -> DbOptions {
     DbOptions { block_cache_bytes: 0, ..DbOptions::default() }
 }
 
-fn import(db: &Db, first: i64) -> std::result::Result<(), chronolith_tsdb::ImportError> {
+fn import(db: &Db, first: i64) -> Result<(), chronolith_tsdb::ImportError> {
     let mut importer = db.import(&TenantId::default())?;
     for id in 0..6 {
         let mut samples = Samples::default();
@@ -194,7 +114,7 @@ fn everything() -> Vec<CompiledMatcher> {
 }
 
 /// Asks for all that can be asked for; what was read of samples.
-fn ask(db: &Db, what: usize) -> std::result::Result<Option<usize>, StorageError> {
+fn ask(db: &Db, what: usize) -> Result<Option<usize>, StorageError> {
     let querier = db.querier(&TenantId::default(), TimeRange::ALL)?;
     let matcher_sets = vec![everything()];
     let labels = LabelQuery { matcher_sets: matcher_sets.clone(), ..LabelQuery::default() };
