@@ -1,6 +1,6 @@
 //! Why a database cannot be opened or closed.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// Result of opening or closing.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,6 +64,8 @@ pub enum Error {
     Segment {
         /// The segment.
         path: PathBuf,
+        /// What the device said.
+        source: Arc<chronolith_env::Error>,
     },
     /// What was pending could not be made durable. None of it was acknowledged.
     #[error("the last samples could not be written to the log; none of them was acknowledged")]

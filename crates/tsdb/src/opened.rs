@@ -6,7 +6,7 @@ use chronolith_block::BlockCache;
 use chronolith_env::Env;
 use chronolith_head::{CutPoint, Head, HeadOptions, HeadReplay, Loaded, Loss, ReplayOutcome, Snapshots};
 use chronolith_model::{TimeRange, Timestamp};
-use chronolith_wal::{Batch, Damage, DamageReason, LogSource, ReplayReport, SegmentInfo, TornTail, Wal};
+use chronolith_wal::{Batch, LogSource, ReplayReport, SegmentInfo, TornTail, Unopened, Wal};
 
 use crate::{
     blocks::{BlockSet, BlocksReport, CUT_LEVEL, Change},
@@ -54,14 +54,14 @@ impl Opened {
         let from = settle_cut(&head, &mark, &loaded);
         show_blocks(&blocks, &mark, from)?;
         let mut opened = Wal::open(env, &data_dir.wal(), options.wal())?;
-        check_segments(&opened.report().damage)?;
+        check_segments(opened.report().unopened.as_ref())?;
         let torn_tail = opened.report().torn_tail.clone();
         let metadata = MetadataStore::new(options.metadata_metrics_max);
         metadata.restore(&loaded.extras);
         let inner = HeadReplay::new(&head).behind(&loaded);
         let replay = CutReplay { inner, mark: &mark, metadata: &metadata };
         let log = opened.replay(env.scheduler.parallelism(), &replay)?;
-        check_segments(&log.damage)?;
+        check_segments(log.unopened.as_ref())?;
         let lost = replay.inner.losses(from.boundary());
         let outcome = replay.inner.finish();
         let losses = Losses::default();
@@ -131,10 +131,9 @@ impl OpenReport {
 }
 
 /// Fails if a segment could not be opened. What it has must not be taken for lost.
-fn check_segments(damage: &[Damage]) -> Result<()> {
-    let closed = |damage: &&Damage| damage.reason == DamageReason::Unreadable && damage.bytes == 0;
-    let path = damage.iter().find(closed).map(|damage| damage.path.clone());
-    path.map_or(Ok(()), |path| Err(Error::Segment { path }))
+fn check_segments(unopened: Option<&Unopened>) -> Result<()> {
+    let refused = |Unopened { path, cause }| Err(Error::Segment { path, source: cause });
+    unopened.cloned().map_or(Ok(()), refused)
 }
 
 /// What may be missing where it is not known what was damaged.

@@ -35,7 +35,7 @@ pub use error::{CommitError, Error, Result};
 pub use metadata::{LoggedMetadata, METADATA_PENDING_BYTES_MAX, METADATA_TEXT_BYTES_MAX};
 pub use open::{OpenReport, Opened, TornTail};
 pub use options::{SyncPolicy, WalOptions};
-pub use quarantine::{Damage, DamageReason};
+pub use quarantine::{Damage, DamageReason, Unopened};
 pub use record::{HEADER_BYTES, PAYLOAD_BYTES_MAX, RecordType};
 pub use replay::{Replay, ReplayReport};
 pub use samples::{LoggedSample, RECORD_SAMPLES_MAX};

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use chronolith_env::{Env, File, OpenMode};
 
 use crate::commit::{Committer, LastSegment};
-use crate::quarantine::quarantine;
+use crate::quarantine::{Unopened, quarantine};
 use crate::repair::{Mended, Repair, Survey};
 use crate::scan::read_header;
 use crate::segment::{self, FORMAT_VERSION, HeaderStatus, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -34,6 +34,8 @@ pub struct OpenReport {
     pub torn_tail: Option<TornTail>,
     /// Damage seen so far: missing segments, damaged headers. Replay finds the rest.
     pub damage: Vec<Damage>,
+    /// The first segment that could not be opened.
+    pub unopened: Option<Unopened>,
 }
 
 /// Bytes behind the last record of the last segment: a write that was cut short, never acknowledged.
@@ -55,6 +57,8 @@ pub(crate) struct Found {
     pub(crate) header: Option<SegmentHeader>,
     /// Where its valid part ends, as far as later segments and its length tell.
     pub(crate) end: u64,
+    /// It could not be opened, which has been reported.
+    pub(crate) unopened: bool,
     /// What its records tell, if they were looked at.
     survey: Option<Survey>,
 }
@@ -165,11 +169,12 @@ fn look(env: &Env, dir: &Path, number: u32, report: &mut OpenReport) -> Result<O
         Ok(opened) => opened,
         // Removed since it was listed: it is not missed.
         Err(e) if e.is_not_found() => return Ok(None),
-        Err(_) => {
-            let reason = DamageReason::Unreadable;
-            let damaged = path.clone();
-            report.damage.push(Damage { path: damaged, offset: 0, bytes: 0, reason, quarantined: None });
-            return Ok(Some(Found { number, path, header: None, end: UNKNOWN_END, survey: None }));
+        Err(e) => {
+            let unopened = Unopened::new(&path, e);
+            report.damage.push(unopened.damage());
+            report.unopened.get_or_insert(unopened);
+            let (end, unopened) = (UNKNOWN_END, true);
+            return Ok(Some(Found { number, path, header: None, end, unopened, survey: None }));
         }
     };
     let header = match read_header(file.as_ref()) {
@@ -179,7 +184,7 @@ fn look(env: &Env, dir: &Path, number: u32, report: &mut OpenReport) -> Result<O
         }
         HeaderStatus::Damaged => None,
     };
-    Ok(Some(Found { number, path, header, end: len, survey: None }))
+    Ok(Some(Found { number, path, header, end: len, unopened: false, survey: None }))
 }
 
 /// Fails early where nothing can be written for good. A full disk is no such place.
@@ -270,8 +275,8 @@ fn place(dir: &Path, found: &mut Vec<Found>, repair: &Repair, mended: &Mended) {
         found.retain(|found| found.number != repair.old_number());
     }
     let number = mended.header.number;
-    let path = segment::path(dir, number);
-    found.push(Found { number, path, header: Some(mended.header), end: mended.bytes, survey: None });
+    let (path, header) = (segment::path(dir, number), Some(mended.header));
+    found.push(Found { number, path, header, end: mended.bytes, unopened: false, survey: None });
 }
 
 /// Where the bytes behind the last record begin, if there are any; 0 when there is neither a header nor a record.

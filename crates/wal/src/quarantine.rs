@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chronolith_env::{File, Fs, OpenMode};
 
@@ -52,6 +53,27 @@ pub struct Damage {
     pub reason: DamageReason,
     /// Where the damaged bytes have been copied to, if that was possible.
     pub quarantined: Option<PathBuf>,
+}
+
+/// A segment that the device does not open. Nothing is known of what it has, which may be readable another time. Among
+/// damaged places it is [`DamageReason::Unreadable`], of no bytes.
+#[derive(Clone, Debug)]
+pub struct Unopened {
+    /// The segment.
+    pub path: PathBuf,
+    /// What the device said.
+    pub cause: Arc<chronolith_env::Error>,
+}
+
+impl Unopened {
+    pub(crate) fn new(path: &Path, cause: chronolith_env::Error) -> Self {
+        Self { path: path.to_path_buf(), cause: Arc::new(cause) }
+    }
+
+    pub(crate) fn damage(&self) -> Damage {
+        let (path, reason) = (self.path.clone(), DamageReason::Unreadable);
+        Damage { path, offset: 0, bytes: 0, reason, quarantined: None }
+    }
 }
 
 /// At most this many damaged places are listed in a report; all are counted.

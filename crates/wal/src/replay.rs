@@ -7,7 +7,7 @@ use chronolith_env::{Env, OpenMode};
 
 use crate::entries::{LoggedBlob, LoggedStart, decode_blobs, decode_starts};
 use crate::open::{Found, Opened};
-use crate::quarantine::{DAMAGE_MAX, quarantine};
+use crate::quarantine::{DAMAGE_MAX, Unopened, quarantine};
 use crate::record::{Header, RecordType, Unpacker, content, decode_floor};
 use crate::samples::LoggedSample;
 use crate::scan::{Item, Scanner};
@@ -89,6 +89,8 @@ pub struct ReplayReport {
     pub damage: Vec<Damage>,
     /// How many damaged places there were in all.
     pub damage_count: u64,
+    /// The first segment that could not be opened, that of [`crate::OpenReport::unopened`] included.
+    pub unopened: Option<Unopened>,
 }
 
 /// Which records a pass hands over.
@@ -130,6 +132,7 @@ impl Opened {
         let mut report = ReplayReport {
             damage: self.report.damage.clone(),
             damage_count: self.report.damage.len() as u64,
+            unopened: self.report.unopened.clone(),
             ..ReplayReport::default()
         };
         let already = report.damage_count;
@@ -185,6 +188,8 @@ impl Opened {
 /// What the first pass has seen of a segment, for the second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Passed {
+    /// It could not be opened.
+    unopened: bool,
     /// Where the first record of samples or their like begins that the visitor does not know.
     start: Option<u64>,
     /// Records of such before that.
@@ -223,8 +228,9 @@ impl Run<'_> {
     ) -> Result<Option<SegmentRead>> {
         let file = match self.env.fs.open(&found.path, OpenMode::Read) {
             Ok(file) => file,
-            Err(_) => {
-                self.unreadable(found);
+            Err(error) => {
+                let known = found.unopened || std::mem::replace(&mut passed.unopened, true);
+                self.unopened(Unopened::new(&found.path, error), known);
                 return Ok(None);
             }
         };
@@ -292,20 +298,15 @@ impl Run<'_> {
         Ok(Some(SegmentRead { times, whole }))
     }
 
-    /// Reports a segment that could be opened before and cannot any more; one that never could has been reported.
-    fn unreadable(&mut self, found: &Found) {
-        let path = &found.path;
-        let known = self.report.damage.iter().any(|damage| {
-            damage.reason == DamageReason::Unreadable && damage.bytes == 0 && damage.path == *path
-        });
-        if known {
-            return;
+    /// Reports a segment that cannot be opened, as damage but once.
+    fn unopened(&mut self, unopened: Unopened, known: bool) {
+        if !known {
+            self.report.damage_count += 1;
+            if self.report.damage.len() < DAMAGE_MAX {
+                self.report.damage.push(unopened.damage());
+            }
         }
-        self.report.damage_count += 1;
-        if self.report.damage.len() < DAMAGE_MAX {
-            let (path, reason) = (path.clone(), DamageReason::Unreadable);
-            self.report.damage.push(Damage { path, offset: 0, bytes: 0, reason, quarantined: None });
-        }
+        self.report.unopened.get_or_insert(unopened);
     }
 
     /// Notes in the first pass where the second one has to begin.

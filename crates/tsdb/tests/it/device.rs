@@ -117,7 +117,7 @@ fn refused_in_turn(op: Op) {
             Err(error) => {
                 refused += 1;
                 let text = told(&error);
-                assert!(text.contains(DIR), "{op} {nth}: {text}");
+                assert!(text.contains(DIR) && text.contains("os error 5"), "{op} {nth}: {text}");
             }
         }
         fs.heal();
