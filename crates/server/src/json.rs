@@ -3,11 +3,7 @@
 //! Prometheus has two ways to write a string: labels of series go out without HTML escaping
 //! ([`JsonWriter::string`]), everything else with it ([`JsonWriter::string_html_escaped`]).
 
-mod number;
-
-use chronolith_model::{Labels, Timestamp};
-
-pub(crate) use number::{write_float_api, write_float_fixed};
+use chronolith_model::{Labels, Timestamp, float};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -78,20 +74,20 @@ impl JsonWriter {
 
     /// A float that is no string in JSON; finite.
     pub(crate) fn float(&mut self, value: f64) {
-        write_float_api(&mut self.out, if value.is_finite() { value } else { 0.0 });
+        float::write_json(&mut self.out, if value.is_finite() { value } else { 0.0 });
     }
 
     /// A sample value: a string with the API's float format.
     pub(crate) fn value(&mut self, value: f64) {
         self.out.push(b'"');
-        write_float_api(&mut self.out, value);
+        float::write_json(&mut self.out, value);
         self.out.push(b'"');
     }
 
     /// A scalar result: a string, never with an exponent.
     pub(crate) fn fixed_value(&mut self, value: f64) {
         self.out.push(b'"');
-        write_float_fixed(&mut self.out, value);
+        float::write_fixed(&mut self.out, value);
         self.out.push(b'"');
     }
 

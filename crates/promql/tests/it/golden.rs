@@ -51,6 +51,8 @@ fn expressions_without_data() {
             ("label_replace(vector(1),\"a\",\"$1-x\",\"b\",\"(.*)\")", "{a=\"-x\"} 1"),
             ("label_join(vector(1),\"a\",\"-\",\"b\",\"c\")", "{a=\"-\"} 1"),
             ("count_values(\"v\", vector(1e21))", "{v=\"1000000000000000000000\"} 1"),
+            // Half way between two of sixteen digits.
+            ("count_values(\"v\", vector(705120779736658.25))", "{v=\"705120779736658.2\"} 1"),
             ("topk(0, vector(1))", ""),
             ("topk(NaN, vector(1))", "error: Parameter value is NaN"),
             ("quantile(-1, vector(1))", "{} -Inf"),

@@ -1,6 +1,7 @@
 //! `ExportMetricsServiceRequest`, as far as metrics need it. Names are those of the protocol; the JSON form is read by
 //! them, numbers of 64 bits there as numbers or texts.
 
+use chronolith_model::float;
 use serde::{Deserialize, Deserializer, de};
 
 /// Most bytes a value of an attribute may have when it is written as a text.
@@ -268,7 +269,7 @@ impl AnyValue {
         } else if let Some(value) = self.int_value {
             out.push_str(&value.to_string());
         } else if let Some(value) = self.double_value {
-            write_json_float(out, value);
+            float::write_json(out, value);
         } else if let Some(array) = &self.array_value {
             out.push('[');
             for (index, value) in array.values.iter().enumerate() {
@@ -301,16 +302,6 @@ impl AnyValue {
 fn write_json_text(out: &mut String, text: &str) {
     // A text can always be written as JSON.
     out.push_str(&serde_json::to_string(text).unwrap_or_default());
-}
-
-/// As Go's `encoding/json` writes floats: an exponent below 1e-6 and from 1e21 on.
-fn write_json_float(out: &mut String, value: f64) {
-    let magnitude = value.abs();
-    if value.is_finite() && value != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        chronolith_model::float::write_exponent(out, value);
-    } else {
-        chronolith_model::float::write_fixed(out, value);
-    }
 }
 
 /// A number of 64 bits, written as a number or as a text, as protobuf's JSON has it.
