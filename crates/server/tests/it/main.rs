@@ -4,6 +4,7 @@ mod api;
 mod clients;
 mod exemplars;
 mod explain;
+mod full_disk;
 mod harness;
 mod http;
 mod overload;
