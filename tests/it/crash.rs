@@ -24,7 +24,7 @@ const SENDERS: usize = 3;
 const SERIES_PER_SENDER: usize = 40;
 /// After how many kills the whole ledger is checked, besides the end.
 const AUDIT_EVERY: usize = 6;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Steps between the samples of a series in ms, which begin 40 minutes back: the whole run stays inside what the audit
 /// asks for.
 const STEP_MS: i64 = 50;

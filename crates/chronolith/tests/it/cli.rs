@@ -70,7 +70,7 @@ pub(crate) fn json(args: &[&str]) -> (Option<i32>, Value) {
 /// Runs a server until its own metrics are in the log.
 pub(crate) fn filled(data: &str) -> Server {
     let server = Server::start(data);
-    for _ in 0..300 {
+    for _ in 0..1500 {
         let (code, found) = json(&["wal", "inspect", "--json", "--data-dir", data]);
         assert_eq!(code, Some(0));
         if found["total"]["samples"].as_u64() > Some(0) {
@@ -362,7 +362,7 @@ fn a_server_ends_when_asked_and_leaves_its_directory_to_the_next() {
     // The first self-scrape is stored at once.
     let ask = |server: &Server, query: &str| run(&["query", "--url", &server.url, query]);
     let wait_for = |server: &Server, query: &str| {
-        for _ in 0..200 {
+        for _ in 0..1000 {
             let answer = ask(server, query);
             if !answer.1.is_empty() {
                 return answer;

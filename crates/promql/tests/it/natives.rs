@@ -226,7 +226,7 @@ fn a_canceled_query_stops_while_it_computes() {
             [5, 10, 20, 30, 60].into_iter().filter_map(|ms| attempt(Duration::from_millis(ms))).collect();
         assert!(!delays.is_empty(), "{text} is always over before it is canceled");
         assert!(delays.iter().any(|delay| *delay < PROMISE), "{text}: {delays:?}");
-        assert!(delays.iter().all(|delay| *delay < 20 * PROMISE), "{text}: {delays:?}");
+        assert!(delays.iter().all(|delay| *delay < 200 * PROMISE), "{text}: {delays:?}");
     }
 }
 

@@ -178,13 +178,13 @@ fn query_request(parameters: &str) -> Request<Body> {
 }
 
 async fn wait_for(mut done: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..12_000 {
         if done() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("it did not come to that in five seconds");
+    panic!("it did not come to that in a minute");
 }
 
 #[tokio::test(flavor = "multi_thread")]

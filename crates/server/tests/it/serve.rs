@@ -18,6 +18,9 @@ use tokio::{
 
 use crate::harness::Server;
 
+/// For what comes at once, but on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 async fn start(app: Router, limits: HttpLimits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     start_counted(app, limits, Arc::default()).await
 }
@@ -40,15 +43,14 @@ async fn ask(stream: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("send");
     let mut answer = vec![0; 4096];
-    let read =
-        timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("in time").expect("read");
+    let read = timeout(PATIENCE, stream.read(&mut answer)).await.expect("in time").expect("read");
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
 /// Whether the other side closes the connection in time.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
-    timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.is_ok()
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.is_ok()
 }
 
 fn slow_app() -> Router {
@@ -77,7 +79,7 @@ async fn connections_are_kept_and_running_requests_finish() {
     sleep(Duration::from_millis(50)).await;
     stop.send(()).expect("serving");
     assert!(running.await.expect("no panic").ends_with("slow"));
-    timeout(Duration::from_secs(5), task).await.expect("drained").expect("no panic");
+    timeout(PATIENCE, task).await.expect("drained").expect("no panic");
     assert!(is_closed(&mut idle).await);
     assert!(TcpStream::connect(address).await.is_err());
 }
@@ -90,7 +92,7 @@ async fn a_request_that_never_ends_does_not_stop_the_shutdown() {
     stuck.write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
     sleep(Duration::from_millis(50)).await;
     stop.send(()).expect("serving");
-    timeout(Duration::from_secs(5), task).await.expect("drained").expect("no panic");
+    timeout(PATIENCE, task).await.expect("drained").expect("no panic");
     assert!(is_closed(&mut stuck).await);
 }
 
@@ -120,7 +122,7 @@ async fn a_body_that_never_ends_is_given_up() {
         );
         stream.write_all(head.as_bytes()).await.expect("send");
         let mut answer = String::new();
-        let read = timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+        let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
         assert!(read.is_ok(), "{path}: closed in time");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
     }
@@ -166,7 +168,7 @@ async fn above_the_limit_the_longest_idle_connection_makes_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_are_never_sent_whole_hold_nobody_up() {
-    const PLACES: usize = 8;
+    const PLACES: usize = 40;
     let limits = HttpLimits { connections_max: PLACES, ..HttpLimits::default() };
     let server = Server::new();
     let (address, _stop, _task) = start(router(server.state.clone()), limits).await;
@@ -188,7 +190,7 @@ async fn headers_that_are_never_sent_whole_hold_nobody_up() {
         served.push(stream);
     }
     // To wait for each to finish its header would take a quarter of a second each.
-    assert!(started.elapsed() < Duration::from_millis(1_000), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     for half in &mut halves {
         assert!(is_closed(half).await);
     }
@@ -254,7 +256,7 @@ async fn an_answer_nobody_reads_is_given_up() {
     stalled.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("send");
     sleep(Duration::from_millis(500)).await;
     let mut rest = Vec::new();
-    let ended = timeout(Duration::from_secs(5), stalled.read_to_end(&mut rest)).await;
+    let ended = timeout(PATIENCE, stalled.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection was closed");
     assert!(rest.len() < LENGTH, "what was in flight arrives, the rest does not");
 }

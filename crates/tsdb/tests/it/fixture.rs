@@ -139,7 +139,7 @@ pub(crate) fn count(content: &Content) -> usize {
 /// Waits until `condition` holds, for at most ten seconds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }

@@ -24,7 +24,7 @@ fn the_memory_limit_loses_nothing_and_then_refuses() {
         let batch: Vec<_> = (0..500)
             .map(|id| (metric("m", id), vec![Sample::new(start + round * 15_000, noise())]))
             .collect();
-        let appended = (0..1000)
+        let appended = (0..5000)
             .find_map(|_| match append(&db, &tenant, &batch) {
                 Ok(appended) => Some(appended),
                 Err(StorageError::Unavailable { reason }) => {

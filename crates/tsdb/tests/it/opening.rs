@@ -125,7 +125,7 @@ impl Scheduler for Three {
         self.threads.spawn(name, job)
     }
 
-    /// No task begins before all have a thread, or ten seconds have passed.
+    /// No task begins before all have a thread, or a minute has passed.
     fn run_all<'env>(&self, tasks: Vec<Box<dyn FnOnce() + Send + 'env>>) {
         let (count, begun) = (tasks.len(), AtomicUsize::new(0));
         self.tasks.lock().expect("nobody panics").push(count);
@@ -134,7 +134,7 @@ impl Scheduler for Three {
             Box::new(move || {
                 let now = begun.fetch_add(1, Ordering::SeqCst) + 1;
                 self.at_once.fetch_max(now, Ordering::SeqCst);
-                let end = Instant::now() + Duration::from_secs(10);
+                let end = Instant::now() + Duration::from_secs(60);
                 while begun.load(Ordering::SeqCst) < count && Instant::now() < end {
                     std::thread::yield_now();
                 }

@@ -28,7 +28,7 @@ impl LogSource for Panicking {
 fn a_panic_of_the_committer_ends_the_log_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::real();
-    let options = WalOptions { shards: 1, commit_timeout: Duration::from_secs(60), ..WalOptions::default() };
+    let options = WalOptions { shards: 1, commit_timeout: Duration::from_secs(600), ..WalOptions::default() };
     let wal = Wal::open(&env, dir.path(), options).unwrap().start(Arc::new(Panicking)).unwrap();
     let mut log = ShardLog::new();
     let nothing = log.ticket();
@@ -39,7 +39,7 @@ fn a_panic_of_the_committer_ends_the_log_at_once() {
             scope.spawn(|| assert!(matches!(wal.wait(log.ticket()), Err(CommitError::Died))));
         }
     });
-    assert!(begin.elapsed() < Duration::from_secs(20), "nobody waits for a timeout");
+    assert!(begin.elapsed() < Duration::from_secs(200), "nobody waits for a timeout");
     assert!(matches!(wal.admit(), Err(CommitError::Died)), "nothing more is taken");
     assert!(matches!(wal.waiter().poll(log.ticket()), Err(CommitError::Died)));
     assert!(wal.waiter().poll(nothing).unwrap(), "what was durable is");
@@ -126,7 +126,7 @@ impl Meeting {
         let mut inside = self.inside.lock();
         inside.entry(thread::current().id()).or_default().insert(shard);
         self.changed.notify_all();
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         while inside.len() < workers && !self.given_up.load(Ordering::Relaxed) {
             let late = self.changed.wait_until(&mut inside, end).timed_out();
             self.given_up.fetch_or(late, Ordering::Relaxed);
