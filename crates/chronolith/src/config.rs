@@ -126,16 +126,19 @@ pub(crate) enum Feature {
     StartTimestamps,
     /// `promql-per-step-stats`
     PerStepStats,
+    /// `type-and-unit-labels`
+    TypeAndUnitLabels,
 }
 
 impl Feature {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::ExperimentalFunctions,
         Self::FillModifiers,
         Self::DelayedNameRemoval,
         Self::ExtendedRangeSelectors,
         Self::StartTimestamps,
         Self::PerStepStats,
+        Self::TypeAndUnitLabels,
     ];
 
     /// As Prometheus names it.
@@ -147,6 +150,7 @@ impl Feature {
             Self::ExtendedRangeSelectors => "promql-extended-range-selectors",
             Self::StartTimestamps => "use-start-timestamps",
             Self::PerStepStats => "promql-per-step-stats",
+            Self::TypeAndUnitLabels => "type-and-unit-labels",
         }
     }
 }

@@ -18,16 +18,16 @@ const INSTANCE: &str = "self";
 /// Label sets remembered from one scrape to the next; the exposition itself is bounded well below.
 const SERIES_MAX: usize = 50_000;
 
-/// Scrapes every `interval` until `stop` says so.
+/// Scrapes every `interval` until `stop` says so; `typed`: the types of metrics become labels.
 pub(crate) async fn run(
     state: AppState,
     appender: std::sync::Arc<dyn Appender>,
-    interval: Duration,
+    (interval, typed): (Duration, bool),
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut scraper = Scraper::default();
+    let mut scraper = Scraper { typed, ..Scraper::default() };
     let mut storing = Storing::default();
     loop {
         tokio::select! {
@@ -78,6 +78,8 @@ impl Storing {
 
 #[derive(Default)]
 struct Scraper {
+    /// Series get labels with the type of their metric.
+    typed: bool,
     /// Scraped label sets to those stored, with `job` and `instance`.
     known: HashMap<Labels, Labels>,
 }
@@ -98,7 +100,10 @@ impl Scraper {
         let started = Instant::now();
         let timestamp = now_ms();
         let text = state.metrics_text();
-        let exposition = parse(&text, &ExpositionLimits::default()).context("own metrics")?;
+        let mut exposition = parse(&text, &ExpositionLimits::default()).context("own metrics")?;
+        if self.typed {
+            exposition.label_types();
+        }
         let scraped = exposition.samples.len() as f64;
         let mut labels = Vec::with_capacity(exposition.samples.len() + 3);
         let mut samples = Vec::with_capacity(exposition.samples.len() + 3);

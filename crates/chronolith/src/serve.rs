@@ -97,9 +97,10 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     banner(args, config, address);
     info!(listen = %address, data_dir = %args.data_dir.display(), "ready");
     let interval = config.self_scrape.filter(|_| !args.no_self_scrape);
+    let typed = config.query.features.contains(&Feature::TypeAndUnitLabels);
     let scraper = interval.map(|interval| {
         let appender = Arc::clone(&db) as _;
-        tokio::spawn(self_scrape::run(state.clone(), appender, interval, stopped))
+        tokio::spawn(self_scrape::run(state.clone(), appender, (interval, typed), stopped))
     });
 
     // A process that nobody can reach must end, so that its supervisor starts another.
@@ -311,6 +312,7 @@ pub(crate) fn engine_options(config: &Config, memory: MemoryBudget) -> EngineOpt
         delayed_name_removal: on(Feature::DelayedNameRemoval),
         use_start_timestamps: on(Feature::StartTimestamps),
         per_step_stats: on(Feature::PerStepStats),
+        type_and_unit_labels: on(Feature::TypeAndUnitLabels),
         ..EngineOptions::default()
     };
     options.parse.experimental_functions = on(Feature::ExperimentalFunctions);

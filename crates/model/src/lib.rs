@@ -22,7 +22,7 @@ pub use histogram::{
 };
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher};
-pub use metadata::{MetricMetadata, MetricType};
+pub use metadata::{METRIC_TYPE, METRIC_UNIT, MetricMetadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, StartTimestamp, is_stale, stale_nan};
 pub use tenant::{TenantId, TenantIdError};
 pub use time::{TimeRange, Timestamp, format_duration, parse_duration};

@@ -1,5 +1,12 @@
 //! Metric metadata: type, unit and help text of a metric family.
 
+use crate::Labels;
+
+/// The label with the type of a series' metric, where types are stored with series (Prometheus' `type-and-unit-labels`).
+pub const METRIC_TYPE: &str = "__type__";
+/// The label with its unit.
+pub const METRIC_UNIT: &str = "__unit__";
+
 /// The type of a metric family, as OpenMetrics and remote write name them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MetricType {
@@ -50,4 +57,34 @@ pub struct MetricMetadata {
     pub unit: String,
     /// Its help text, or empty.
     pub help: String,
+}
+
+impl MetricMetadata {
+    /// `labels` with type and unit as labels, in place of what a user may have put there. What is not known is left as it
+    /// is, as Prometheus' scrapes leave it.
+    #[must_use]
+    pub fn label(&self, labels: &Labels) -> Labels {
+        let mut labels = labels.to_builder();
+        if self.kind != MetricType::Unknown {
+            labels.set(METRIC_TYPE, self.kind.as_str());
+        }
+        if !self.unit.is_empty() {
+            labels.set(METRIC_UNIT, self.unit.as_str());
+        }
+        labels.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_and_unit_replace_what_a_user_says_of_them() {
+        let labels = Labels::from_pairs([("__name__", "m"), ("__type__", "mine"), ("__unit__", "mine")]);
+        let known =
+            MetricMetadata { kind: MetricType::Counter, unit: "s".into(), ..MetricMetadata::default() };
+        assert_eq!(known.label(&labels).to_string(), r#"{__name__="m", __type__="counter", __unit__="s"}"#);
+        assert_eq!(MetricMetadata::default().label(&labels), labels);
+    }
 }

@@ -27,6 +27,13 @@ pub(crate) enum Annotation {
     },
     /// Info: a counter function over something not named like a counter.
     PossibleNonCounter(String),
+    /// Info: a counter function over something whose `__type__` is none of a counter; only where that label is relied on.
+    NonCounterType {
+        /// Metric name.
+        metric: String,
+        /// The label's value, empty where it is missing.
+        kind: String,
+    },
     /// Info: buckets of a histogram were not monotonic.
     ForcedMonotonicity(ForcedMonotonicity),
     /// Warning: `sort` in a range query.
@@ -162,6 +169,7 @@ impl Annotation {
             | Self::IncompatibleBuckets(_)
             | Self::ResetCollision(_) => Severity::Warning,
             Self::PossibleNonCounter(_)
+            | Self::NonCounterType { .. }
             | Self::ForcedMonotonicity(_)
             | Self::IncompatibleTypes { .. }
             | Self::BoundsReconciled(_)
@@ -204,6 +212,14 @@ impl fmt::Display for Annotation {
                 f.write_str(
                     "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: ",
                 )?;
+                chronolith_model::labels::write_quoted(f, metric)
+            }
+            Self::NonCounterType { metric, kind } => {
+                f.write_str(
+                    "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", got ",
+                )?;
+                chronolith_model::labels::write_quoted(f, kind)?;
+                f.write_str(": ")?;
                 chronolith_model::labels::write_quoted(f, metric)
             }
             Self::ForcedMonotonicity(forced) => forced.fmt(f),

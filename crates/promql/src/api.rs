@@ -47,6 +47,8 @@ pub struct EngineOptions {
     /// Let `rate`, `increase`, `irate` and `resets` use what is known of the time a counter began to count, and
     /// `start_timestamp` show it (experimental).
     pub use_start_timestamps: bool,
+    /// Rely on the label `__type__` rather than on the metric's name to tell what is a counter (experimental).
+    pub type_and_unit_labels: bool,
     /// The statistics of a query by step may be told to those who ask the API for them (experimental). Results have them
     /// anyway.
     pub per_step_stats: bool,
@@ -68,6 +70,7 @@ impl Default for EngineOptions {
             parse: ParseOptions::default(),
             delayed_name_removal: false,
             use_start_timestamps: false,
+            type_and_unit_labels: false,
             per_step_stats: false,
         }
     }

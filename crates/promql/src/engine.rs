@@ -170,6 +170,7 @@ impl Engine {
             leaves_left: plan.selection_leaves.clone(),
             decoded: HashMap::new(),
             delayed_name_removal: self.options.delayed_name_removal,
+            type_and_unit_labels: self.options.type_and_unit_labels,
             pause: &pause,
             querier: &*querier,
             costs: costs.as_ref(),

@@ -102,6 +102,7 @@ pub(crate) struct Executor<'a> {
     /// Samples, by selection, that more leaves are going to read.
     pub(crate) decoded: HashMap<usize, Decoded>,
     pub(crate) delayed_name_removal: bool,
+    pub(crate) type_and_unit_labels: bool,
     pub(crate) pause: &'a Pause,
     /// For what cannot be selected before evaluation.
     pub(crate) querier: &'a dyn Querier,
@@ -197,7 +198,9 @@ impl<'e> Executor<'e> {
                     self.elementwise(node, scope).await?
                 }
                 Op::Call(function, args) => self.vector_call(*function, args, node, scope).await?,
-                Op::Absent(labels, inner) => self.absent(labels, inner, node.grid, scope).await?,
+                Op::Absent { labels, unnamed, inner } => {
+                    self.absent((labels, *unnamed), inner, node.grid, scope).await?
+                }
                 Op::Info(info) => self.info(info, node, scope).await?,
                 Op::Aggregate(aggregate) => self.aggregate(aggregate, node, scope).await?,
                 Op::BinaryVectors(binary) => self.binary_vectors(binary, node, scope).await?,

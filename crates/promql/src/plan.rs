@@ -110,8 +110,9 @@ pub(crate) enum Op {
     OfHistograms(Observations, Box<Node>),
     /// A function of whole vectors.
     Call(CallFunction, Vec<Node>),
-    /// 1 where the vector has no element.
-    Absent(Labels, Box<Node>),
+    /// 1 where the vector has no element; `unnamed` where the name is to go, with type and unit if these are among the
+    /// labels: `absent_over_time` is a function that drops it, `absent` is not.
+    Absent { labels: Labels, unnamed: bool, inner: Box<Node> },
     /// `info(vector, {labels})`
     Info(Box<Info>),
     /// An aggregation.

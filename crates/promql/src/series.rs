@@ -298,4 +298,6 @@ pub(crate) struct KernelContext<'a> {
     pub(crate) labels: Option<&'a Labels>,
     /// Names are dropped at the end of the query: set `drop_name` instead of removing them.
     pub(crate) delayed_name_removal: bool,
+    /// The label `__type__` says what is a counter.
+    pub(crate) type_and_unit_labels: bool,
 }

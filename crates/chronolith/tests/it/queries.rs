@@ -149,3 +149,21 @@ fn what_ran_at_a_crash_is_told_by_the_next_start() {
     assert!(text.lines().any(|line| line.contains(told) && line.contains("max(up)")), "{text}");
     assert_eq!(std::fs::metadata(&active).expect("a file").len(), 0, "it is told once");
 }
+
+#[test]
+fn own_metrics_have_their_types_as_labels_if_asked_for() {
+    let dir = Dir::new("types");
+    let config = dir.file("config.yml", "query: {features: [type-and-unit-labels]}");
+    let server = Server::start_with(&dir.data(), &["--config", &config]);
+    let ask = |query: &str| run(&["query", "--url", &server.url, query]).1;
+    wait_until("nothing is stored", || !ask("up").is_empty());
+    let queries = [
+        "count({__name__=~\".+_total\", __type__=\"counter\"}) > 0",
+        "count({__name__=~\".+_seconds_bucket\", __type__=\"histogram\"}) > 0",
+        "up{__type__=\"\"}",
+    ];
+    for query in queries {
+        assert!(!ask(query).is_empty(), "{query}");
+    }
+    assert_eq!(ask("{__name__=~\".+_bucket\", __type__!=\"histogram\"}"), "");
+}

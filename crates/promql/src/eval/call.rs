@@ -38,7 +38,7 @@ impl Executor<'_> {
     /// `absent`: 1 at the steps where `inner` has nothing.
     pub(super) async fn absent(
         &mut self,
-        labels: &Labels,
+        (labels, unnamed): (&Labels, bool),
         inner: &Node,
         grid: Grid,
         scope: &mut Scope,
@@ -52,7 +52,9 @@ impl Executor<'_> {
         if column.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(vec![SeriesColumn { labels: labels.clone(), drop_name: false, column }])
+        // As in Prometheus, type and unit go only where names go late.
+        let drop_name = unnamed && self.delayed_name_removal;
+        Ok(vec![SeriesColumn { labels: labels.clone(), drop_name, column }])
     }
 
     /// A function that gives a scalar.
@@ -204,7 +206,14 @@ impl Executor<'_> {
 
     fn context<'s>(&self, span: Span, args: &'s [Span]) -> KernelContext<'s> {
         let notes = Annotations::default();
-        KernelContext { notes, span, args, labels: None, delayed_name_removal: self.delayed_name_removal }
+        KernelContext {
+            notes,
+            span,
+            args,
+            labels: None,
+            delayed_name_removal: self.delayed_name_removal,
+            type_and_unit_labels: self.type_and_unit_labels,
+        }
     }
 
     /// Whether sorting has an effect; a warning where not.

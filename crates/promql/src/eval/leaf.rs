@@ -55,6 +55,7 @@ struct Job<'a> {
     interrupt: &'a Interrupt,
     ledger: &'a Ledger,
     delayed_name_removal: bool,
+    type_and_unit_labels: bool,
     start_timestamps: bool,
     /// What tasks that are done have found out about windows, for those that come.
     sights: Mutex<Vec<Sights>>,
@@ -157,6 +158,7 @@ impl Executor<'_> {
             interrupt: self.interrupt,
             ledger: self.ledger,
             delayed_name_removal: self.delayed_name_removal,
+            type_and_unit_labels: self.type_and_unit_labels,
             start_timestamps: self.plan.start_timestamps,
             sights: Mutex::default(),
         };
@@ -457,6 +459,7 @@ impl Job<'_> {
             args: self.arg_spans,
             labels: Some(labels),
             delayed_name_removal: self.delayed_name_removal,
+            type_and_unit_labels: self.type_and_unit_labels,
         }
     }
 

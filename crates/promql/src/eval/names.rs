@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chronolith_model::{Labels, METRIC_NAME};
+use chronolith_model::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
 use hashbrown::{HashMap, HashSet};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Labels that describe the metric, not the thing measured: operators that make something else of it remove them.
-const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+const METADATA: [&str; 3] = [METRIC_NAME, METRIC_TYPE, METRIC_UNIT];
 
 /// `labels` without name, type and unit.
 pub(crate) fn without_metadata(labels: &Labels) -> Labels {

@@ -87,6 +87,7 @@ impl Executor<'_> {
             args: &over.arg_spans,
             labels: Some(&series.labels),
             delayed_name_removal: self.delayed_name_removal,
+            type_and_unit_labels: self.type_and_unit_labels,
         };
         if !samples.is_empty() || !natives.times.is_empty() {
             let OverSubquery { function, windows, .. } = over;

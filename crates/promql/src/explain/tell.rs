@@ -163,7 +163,7 @@ const fn operator(op: &Op) -> &'static str {
         Op::OfHistograms(..) => "histogram_function",
         Op::Call(CallFunction::NoStart, _) => "start_timestamp",
         Op::Call(..) => "vector_function",
-        Op::Absent(..) => "absent",
+        Op::Absent { .. } => "absent",
         Op::Info(_) => "info",
         Op::Aggregate(_) => "aggregation",
         Op::BinaryScalars(..) => "binary_of_scalars",
@@ -180,7 +180,7 @@ fn children(op: &Op) -> Vec<&Node> {
         | Op::Repeat(inner)
         | Op::Negate(inner)
         | Op::OfHistograms(_, inner)
-        | Op::Absent(_, inner) => vec![inner],
+        | Op::Absent { inner, .. } => vec![inner],
         Op::OverSubquery(over) => std::iter::once(&over.inner).chain(&over.params).collect(),
         Op::Instant(_, inner, params) => std::iter::once(&**inner).chain(params).collect(),
         Op::Call(_, args) => args.iter().collect(),

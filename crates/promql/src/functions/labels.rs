@@ -155,6 +155,7 @@ mod tests {
             args: &[],
             labels: None,
             delayed_name_removal: true,
+            type_and_unit_labels: false,
         }
     }
 

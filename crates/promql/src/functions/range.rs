@@ -21,6 +21,7 @@ mod sums;
 mod trend;
 mod two_stack;
 
+use chronolith_model::METRIC_TYPE;
 use chronolith_storage::Samples;
 use chronolith_syntax::ast::{RangeMode, Span};
 
@@ -268,13 +269,24 @@ fn note_quantiles(input: &Input<'_>, q: impl Fn(usize) -> f64, context: &mut Ker
     }
 }
 
-/// Tells the user when a counter function gave results for a series that is not named like a counter.
+/// Tells the user when a counter function gave results for a series that is not named, or typed, like a counter.
 fn note_non_counter(out: &Column, context: &mut KernelContext<'_>) {
-    let Some(name) = context.labels.and_then(|labels| labels.metric_name()) else { return };
-    let like_counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
-    if !like_counter && out.floats() > 0 {
-        context.notes.add(Annotation::PossibleNonCounter(name.to_owned()), argument(context, 0));
+    let Some(labels) = context.labels else { return };
+    let Some(name) = labels.metric_name() else { return };
+    let kind = context.type_and_unit_labels.then(|| labels.get(METRIC_TYPE).unwrap_or_default());
+    let like_counter = match kind {
+        Some(kind) => matches!(kind, "counter" | "histogram"),
+        None => ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix)),
+    };
+    if like_counter || out.floats() == 0 {
+        return;
     }
+    let metric = name.to_owned();
+    let annotation = match kind {
+        Some(kind) => Annotation::NonCounterType { metric, kind: kind.to_owned() },
+        None => Annotation::PossibleNonCounter(metric),
+    };
+    context.notes.add(annotation, argument(context, 0));
 }
 
 /// Where argument `index` stands.

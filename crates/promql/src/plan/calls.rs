@@ -42,12 +42,13 @@ impl Builder {
             "step" => Op::Number(if options.end == options.grid.start { 0.0 } else { self.durations.step }),
             "absent" => {
                 let inner = self.node(unparen(&call.args[0]), grid, Some(name))?;
-                Op::Absent(absent_labels(&call.args[0]), Box::new(inner))
+                Op::Absent { labels: absent_labels(&call.args[0]), unnamed: false, inner: Box::new(inner) }
             }
             "absent_over_time" => {
                 // Keeps the names: what it yields is only looked at for being there.
                 let inner = self.range_call(RangeFunction::Last, call, span, grid)?;
-                Op::Absent(absent_labels(&call.args[0]), Box::new(node(inner)))
+                let labels = absent_labels(&call.args[0]);
+                Op::Absent { labels, unnamed: true, inner: Box::new(node(inner)) }
             }
             "timestamp" | "start_timestamp" => return self.timestamp(call, span, grid),
             "info" => self.info(call, grid)?,

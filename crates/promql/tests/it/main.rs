@@ -11,3 +11,4 @@ mod names;
 mod natives;
 mod results;
 mod steps;
+mod types;

@@ -48,6 +48,41 @@ pub struct Exposition {
     pub metadata: Vec<MetricMetadata>,
 }
 
+impl Exposition {
+    /// Puts what the text says of type and unit on each sample, as labels ([`MetricMetadata::label`]).
+    ///
+    /// # Examples
+    /// ```
+    /// use chronolith_remote::exposition::{ExpositionLimits, parse};
+    /// let text = "# TYPE wait_seconds summary\nwait_seconds_count 1\n";
+    /// let mut parsed = parse(text, &ExpositionLimits::default()).expect("well-formed");
+    /// parsed.label_types();
+    /// assert_eq!(parsed.samples[0].labels.get("__type__"), Some("summary"));
+    /// ```
+    pub fn label_types(&mut self) {
+        let families: HashMap<&str, &MetricMetadata> =
+            self.metadata.iter().map(|family| (family.metric.as_str(), family)).collect();
+        for sample in &mut self.samples {
+            if let Some(family) = sample.labels.metric_name().and_then(|name| family_of(name, &families)) {
+                sample.labels = family.label(&sample.labels);
+            }
+        }
+    }
+}
+
+/// The family of samples named `name`: their own, or the histogram or summary that they are a part of.
+fn family_of<'a>(name: &str, families: &HashMap<&str, &'a MetricMetadata>) -> Option<&'a MetricMetadata> {
+    let part = |suffix: &str, kinds: &[MetricType]| {
+        let family = families.get(name.strip_suffix(suffix)?).copied()?;
+        kinds.contains(&family.kind).then_some(family)
+    };
+    let both = [MetricType::Histogram, MetricType::Summary];
+    (families.get(name).copied())
+        .or_else(|| part("_bucket", &both[..1]))
+        .or_else(|| part("_sum", &both))
+        .or_else(|| part("_count", &both))
+}
+
 /// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -394,6 +429,33 @@ mod tests {
             help: "Is it\n up \\?".to_owned(),
         };
         assert_eq!(parsed.metadata, [up]);
+    }
+
+    #[test]
+    fn types_and_units_as_labels() {
+        let text = "# TYPE h histogram\n# UNIT h seconds\nh_bucket{le=\"1\"} 1\nh_sum 1\nh_count 1\n\
+                    # TYPE g gauge\ng{__type__=\"mine\"} 1\ng_sum 1\n\
+                    # TYPE s summary\ns{quantile=\"1\"} 1\ns_bucket 1\n# HELP bare x\nbare 1\n";
+        let mut parsed = parse(text, &ExpositionLimits::default()).expect("well-formed");
+        parsed.label_types();
+        let said = |sample: &ExpositionSample| {
+            let get = |name| sample.labels.get(name).unwrap_or("-").to_owned();
+            format!("{} {} {}", get("__name__"), get("__type__"), get("__unit__"))
+        };
+        let said: Vec<_> = parsed.samples.iter().map(said).collect();
+        assert_eq!(
+            said,
+            [
+                "h_bucket histogram seconds",
+                "h_sum histogram seconds",
+                "h_count histogram seconds",
+                "g gauge -",
+                "g_sum - -",
+                "s summary -",
+                "s_bucket - -",
+                "bare - -",
+            ]
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ fn context(delayed: bool) -> KernelContext<'static> {
         args: &SPANS,
         labels: None,
         delayed_name_removal: delayed,
+        type_and_unit_labels: false,
     }
 }
 

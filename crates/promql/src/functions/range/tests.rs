@@ -79,6 +79,7 @@ fn run(
         args: &SPANS,
         labels: Some(&labels),
         delayed_name_removal: false,
+        type_and_unit_labels: false,
     };
     let mut out = Column::absent(windows.grid.count);
     let function = RangeFunction::from_name(name).expect("a known function");
