@@ -171,6 +171,42 @@ impl FloatHistogram {
         Ok(Combined { hints_collide, bounds_reconciled })
     }
 
+    /// Adds `other`, a sum too; `lost` and `other_lost` are what rounding has lost of each.
+    pub(super) fn combine_sums(
+        &mut self,
+        lost: &mut Lost,
+        other: &Self,
+        other_lost: &Lost,
+    ) -> Result<Combined, IncompatibleHistograms> {
+        if self.layout.is_custom() != other.layout.is_custom() {
+            return Err(IncompatibleHistograms);
+        }
+        let (hint, hints_collide) = self.hint.combined(other.hint);
+        self.hint = hint;
+        let mut bounds_reconciled = false;
+        if self.layout.can_take(&other.layout) {
+            let Self { layout, buckets, .. } = self;
+            layout.runs(&other.layout, |own, run| {
+                let sums = buckets.get_mut(own.clone()).unwrap_or_default().iter_mut();
+                let sums = sums.zip(lost.buckets.get_mut(own).unwrap_or_default());
+                let others = other.buckets.get(run.clone()).unwrap_or_default().iter();
+                let others = others.zip(other_lost.buckets.get(run).unwrap_or_default());
+                for ((sum, lost), (x, x_lost)) in sums.zip(others) {
+                    add_sum(sum, lost, (*x, *x_lost));
+                }
+            });
+            add_sum(&mut self.zero_count, &mut lost.zero_count, (other.zero_count, other_lost.zero_count));
+        } else {
+            let (left, right) = (Work::of(self, Some(lost)), Work::of(other, Some(other_lost)));
+            let mut pair = Pair { left, right, sign: 1.0 };
+            bounds_reconciled = pair.reconcile();
+            pair.merge().into_histogram(self, Some(lost));
+        }
+        add_sum(&mut self.count, &mut lost.count, (other.count, other_lost.count));
+        add_sum(&mut self.sum, &mut lost.sum, (other.sum, other_lost.sum));
+        Ok(Combined { hints_collide, bounds_reconciled })
+    }
+
     /// Adds the buckets of `other`, all of which `self` has.
     fn add_runs(&mut self, lost: Option<&mut Lost>, other: &Self, sign: f64) {
         let Self { layout, buckets, .. } = self;
@@ -199,6 +235,13 @@ fn add_one(sum: &mut f64, lost: Option<&mut f64>, x: f64) {
         None => *sum += x,
         Some(lost) => (*sum, *lost) = kahan_add(x, *sum, *lost),
     }
+}
+
+/// Adds `x` and what rounding has lost of it.
+#[inline(always)]
+fn add_sum(sum: &mut f64, lost: &mut f64, (x, x_lost): (f64, f64)) {
+    (*sum, *lost) = kahan_add(x, *sum, *lost);
+    (*sum, *lost) = kahan_add(x_lost, *sum, *lost);
 }
 
 impl Layout {

@@ -1,6 +1,11 @@
 //! Sums and means of many histograms, with compensated summation.
 
-use super::{Combined, CounterResetHint, FloatHistogram, IncompatibleHistograms};
+use std::sync::Arc;
+
+use super::{
+    BUCKETS_MAX, Combined, CounterResetHint, FloatHistogram, IncompatibleHistograms, Layout,
+    layout::{indices, indices_back},
+};
 
 /// Adds `x` to the compensated sum (`sum`, `lost`) as Neumaier does. The correction is forgotten when the sum becomes
 /// infinite.
@@ -87,6 +92,64 @@ impl HistogramSum {
         Ok(())
     }
 
+    /// Adds what `later` is the sum of.
+    ///
+    /// # Errors
+    /// [`IncompatibleHistograms`]; then there is no sum.
+    pub fn join(&mut self, later: &Self) -> Result<(), IncompatibleHistograms> {
+        self.hints.reset |= later.hints.reset;
+        self.hints.not_reset |= later.hints.not_reset;
+        let Self { value, lost, .. } = self;
+        let lost = lost.get_or_insert_with(|| Lost::of(value));
+        let combined = match &later.lost {
+            Some(later_lost) => value.combine_sums(lost, &later.value, later_lost)?,
+            None => value.combine(Some(lost), &later.value, 1.0)?,
+        };
+        self.bounds_reconciled |= combined.bounds_reconciled | later.bounds_reconciled;
+        Ok(())
+    }
+
+    /// The sum of the observations so far, without what rounding has lost of it.
+    #[must_use]
+    pub const fn observed(&self) -> f64 {
+        self.value.sum
+    }
+
+    /// Adds the sums of the observations up anew, which are `sums`: where they cancel each other out, their order matters.
+    pub fn observe_again(&mut self, sums: impl IntoIterator<Item = f64>) {
+        let mut sums = sums.into_iter();
+        let first = (sums.next().unwrap_or_default(), 0.0);
+        let (sum, lost) = sums.fold(first, |(sum, lost), x| kahan_add(x, sum, lost));
+        self.value.sum = sum;
+        if let Some(of_sum) = &mut self.lost {
+            of_sum.sum = lost;
+        }
+    }
+
+    /// Whether sums of any of `all`, `count` at most, are the same whatever is added to what first, but for rounding: they
+    /// have the same scale, nothing lies within a zero bucket, no sum has too many buckets or becomes infinite, and counts
+    /// are not negative. What is said of a sum ([`HistogramSum::combined`]) does not depend on the order in any case.
+    #[must_use]
+    pub fn is_free_of_order<'a>(all: impl IntoIterator<Item = &'a FloatHistogram>, count: usize) -> bool {
+        let limit = room() / count.max(1) as f64;
+        let (mut known, mut reach): (Option<&Arc<Layout>>, _) = (None, Reach::default());
+        all.into_iter().all(|histogram| {
+            let layout = &histogram.layout;
+            if !known.is_some_and(|known| Arc::ptr_eq(known, layout)) {
+                let same = known.is_none_or(|known| known.same_scale(layout));
+                known = Some(layout);
+                if !same || layout.reaches_into_zero() || !reach.holds(layout) {
+                    return false;
+                }
+            }
+            let counts = [histogram.count, histogram.zero_count];
+            let fits = |count: &f64| (0.0..limit).contains(count);
+            // A sum that is no number remains that.
+            let sum = histogram.sum;
+            (sum.is_nan() || sum.abs() < limit) && counts.iter().chain(&histogram.buckets).all(fits)
+        })
+    }
+
     /// What was found out so far. Hints collide where any two do, in whatever order they came.
     #[must_use]
     pub const fn combined(&self) -> Combined {
@@ -113,6 +176,30 @@ impl HistogramSum {
     }
 }
 
+/// Far enough from the largest float that no bucket can reach that, whichever are merged.
+const fn room() -> f64 {
+    f64::MAX / (2.0 * BUCKETS_MAX as f64)
+}
+
+/// The range of the indices of some layouts, by side.
+#[derive(Debug, Default)]
+struct Reach([Option<(i32, i32)>; 2]);
+
+impl Reach {
+    /// Takes `layout` in; whether one with all these indices would have no more than [`BUCKETS_MAX`].
+    fn holds(&mut self, layout: &Layout) -> bool {
+        for (reach, spans) in self.0.iter_mut().zip([layout.positive_spans(), layout.negative_spans()]) {
+            let (Some(first), Some(last)) = (indices(spans).next(), indices_back(spans).next()) else {
+                continue;
+            };
+            let (low, high) = reach.unwrap_or((first, last));
+            *reach = Some((low.min(first), high.max(last)));
+        }
+        let size = |(low, high): (i32, i32)| i64::from(high) - i64::from(low) + 1;
+        self.0.iter().flatten().copied().map(size).sum::<i64>() <= BUCKETS_MAX as i64
+    }
+}
+
 /// A mean of histograms: their sum by their number, and from the moment a number of the sum would become infinite, a
 /// mean that is kept up to date, which does not overflow.
 #[derive(Clone, Debug)]
@@ -124,6 +211,12 @@ pub struct HistogramMean {
 }
 
 impl HistogramMean {
+    /// The mean of `count` histograms whose sum is `sum`, and finite.
+    #[must_use]
+    pub const fn of_sum(sum: HistogramSum, count: usize) -> Self {
+        Self { sum, count: count as f64, incremental: false }
+    }
+
     /// The mean of one histogram.
     #[must_use]
     pub fn of(first: FloatHistogram) -> Self {
@@ -167,9 +260,7 @@ impl HistogramMean {
             let numbers = [histogram.count, histogram.sum, histogram.zero_count];
             numbers.iter().chain(&histogram.buckets).fold(0.0, |most: f64, v| most.max(v.abs()))
         };
-        // Far from the limit no bucket can reach it, whichever are merged; else it is tried.
-        let room = f64::MAX / (2.0 * super::BUCKETS_MAX as f64);
-        if most(value) + most(x) < room {
+        if most(value) + most(x) < room() {
             return self.sum.add(x).map(|()| true);
         }
         let mut tried = self.sum.clone();

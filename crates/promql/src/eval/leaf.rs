@@ -399,7 +399,10 @@ impl Job<'_> {
                 LeafFunction::Range(function, windows) => {
                     let natives = NativeSamples::of(samples, self.stats);
                     if !natives.times.is_empty() {
-                        charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
+                        let sums = matches!(function, RangeFunction::Sum | RangeFunction::Avg)
+                            && self.grid.count > 1;
+                        let prepared = if sums { natives.sliding().unwrap_or_default() } else { 0 };
+                        charged.grow(2 * samples.memory_bytes() + natives.bytes() + prepared)?;
                     }
                     let samples = without_stale(samples, &mut fresh);
                     let sights = sights.get_or_insert_with(|| Sights::new(function, windows));

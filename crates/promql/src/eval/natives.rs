@@ -5,11 +5,11 @@
 //! alone ([`Leaf::stats`](crate::plan::Leaf::stats)), the buckets are left out after every histogram has been compared with
 //! the one before it, and its hint says what came of that.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use chronolith_model::{
     CounterResetHint, FloatHistogram, Timestamp,
-    histogram::{Layout, Numbers},
+    histogram::{HistogramSum, Layout, Numbers},
 };
 use chronolith_storage::Samples;
 
@@ -85,7 +85,12 @@ fn without_buckets(native: FloatHistogram, hint: CounterResetHint) -> FloatHisto
 pub(crate) struct NativeSamples {
     pub(crate) times: Vec<Timestamp>,
     pub(crate) histograms: Vec<Native>,
+    /// See [`NativeSamples::sliding`].
+    sliding: OnceCell<Option<usize>>,
 }
+
+/// Most memory behind prepared sums of windows of one series.
+const SLIDING_BYTES_MAX: usize = 4 << 20;
 
 impl NativeSamples {
     pub(super) fn of(samples: &Samples, stats: bool) -> Self {
@@ -122,6 +127,16 @@ impl NativeSamples {
         let mut times = self.times.iter();
         self.histograms.retain(|_| times.next().is_some_and(|t| keep(*t)));
         self.times.retain(|t| keep(*t));
+    }
+
+    /// Whether sums of windows may be put together from sums of their parts, and how many bytes of these may be prepared.
+    pub(crate) fn sliding(&self) -> Option<usize> {
+        *self.sliding.get_or_init(|| {
+            let all = self.histograms.iter().map(|native| &**native);
+            let free = HistogramSum::is_free_of_order(all, self.histograms.len());
+            // A sum has its compensation beside it.
+            free.then(|| self.bytes().saturating_mul(3).min(SLIDING_BYTES_MAX))
+        })
     }
 
     /// Memory behind them, about.

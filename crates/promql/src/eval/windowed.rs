@@ -9,13 +9,16 @@ use crate::{
     api::QueryError,
     functions::range::{self, RangeFunction, Sight},
     limits::{Interrupt, STAGE_EVALUATION},
-    series::{Column, Grid, KernelContext, Windows},
+    series::{Column, Grid, KernelContext, Windows, samples_of},
 };
 
 /// Samples of windows that are looked at between two looks at whether the query was canceled, about.
 const BLOCK_WORK: usize = 1 << 21;
 /// The same of histograms, as Prometheus counts them: adding one up takes longer than looking at as many floats.
 const NATIVE_BLOCK_WORK: usize = 1 << 18;
+
+/// Histograms' worth of work that a window's sum takes where it is put together from parts.
+const SLIDING_WORK: usize = 4;
 
 /// A function, its parameters by step, and what it is over.
 pub(super) struct Windowed<'a> {
@@ -45,7 +48,7 @@ impl Windowed<'_> {
         let seen = sight.seen();
         let grid = windows.grid;
         let block = if !natives.times.is_empty() {
-            NATIVE_BLOCK_WORK / largest.max(1)
+            NATIVE_BLOCK_WORK / self.native_work(largest).max(1)
         } else if costs_by_window(function) {
             BLOCK_WORK / largest.max(1)
         } else {
@@ -70,5 +73,19 @@ impl Windowed<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Samples of histograms that are looked at for a step, about, where the largest window has `largest`.
+    fn native_work(&self, largest: usize) -> usize {
+        let Self { function, natives, windows, .. } = *self;
+        let sums = matches!(function, RangeFunction::Sum | RangeFunction::Avg);
+        let (step, range) = (windows.grid.step, windows.range);
+        if !sums || windows.grid.count == 1 || step >= range || natives.sliding().is_none() {
+            return largest;
+        }
+        // What is new in a window is added in twice; the sum is copied, put together and written.
+        let new = (largest as f64 * (step as f64 / range as f64)) as usize;
+        let one = natives.histograms.iter().map(|native| samples_of(native)).max().unwrap_or(0);
+        largest.min(SLIDING_WORK * one + 2 * new)
     }
 }

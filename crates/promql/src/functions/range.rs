@@ -5,7 +5,8 @@
 //! trace. Where the order of additions shows in the last bits, windows are computed in Prometheus' order as long as
 //! that costs little ([`sums`], [`spread`], [`trend`] say when it does not, and what then holds).
 //!
-//! Map: `bounds` windows as index ranges · `sight` those of samples at the same times · `both` windows with histograms · `two_stack` sliding folds · `rate` counters
+//! Map: `bounds` windows as index ranges · `sight` those of samples at the same times · `both` windows with histograms ·
+//! `native_sums` their sums and means · `two_stack` sliding folds · `rate` counters
 //! and differences · `extended` windows that are anchored or smoothed · `starts` counters whose start is known · `sums` sum
 //! and avg · `extremes` min and max · `spread` variances and quantiles · `trend` regressions and smoothing.
 
@@ -13,6 +14,7 @@ mod both;
 mod bounds;
 mod extended;
 mod extremes;
+mod native_sums;
 mod rate;
 mod sight;
 mod spread;

@@ -8,6 +8,7 @@ mod info;
 mod limits;
 mod matching;
 mod names;
+mod native_windows;
 mod natives;
 mod results;
 mod steps;

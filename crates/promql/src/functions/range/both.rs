@@ -2,12 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-use chronolith_model::histogram::{Combined, HistogramMean, HistogramSum, IncompatibleHistograms};
 use chronolith_model::{FloatHistogram, StartTimestamp, Timestamp};
 
 use super::{
     Input, RangeFunction, argument,
     bounds::{self, Bounds},
+    native_sums,
     rate::Sliding,
     starts,
 };
@@ -37,6 +37,9 @@ pub(super) fn apply(
     use RangeFunction as F;
     let mut bounds = Vec::new();
     bounds::find(&natives.times, input.windows, &mut bounds);
+    if matches!(function, F::Sum | F::Avg) {
+        return native_sums::apply(function == F::Avg, input, natives, &bounds, out, context);
+    }
     // Those of all windows: of a series only a part may be looked at now.
     let base = bounds.first().map_or(0, |window| window.start());
     let seen = base..bounds.last().map_or(base, |window| window.end());
@@ -75,7 +78,7 @@ pub(super) fn apply(
         };
         let mixed = window.floats.len() > 0;
         match function {
-            F::Rate | F::Increase | F::Delta | F::Sum | F::Avg if mixed => {
+            F::Rate | F::Increase | F::Delta if mixed => {
                 out.clear(step);
                 note_mixed(context);
             }
@@ -86,10 +89,9 @@ pub(super) fn apply(
                 let found = history.extrapolated(change, range, ends, started(own.start()).start);
                 put(out, step, told(found, context));
             }
-            F::Sum => put(out, step, sum(&window, context)),
-            F::Avg => put(out, step, avg(&window, context)),
             F::Irate | F::Idelta => last_two(change, step, &window, input, steps, out, context),
             F::Resets | F::Changes => out.set(step, pairs.inside(window.floats, *own)),
+            F::Sum | F::Avg => {}
             F::Count => out.set(step, (window.floats.len() + own.len()) as f64),
             F::Present => out.set(step, 1.0),
             F::First | F::TsOfFirst => {
@@ -148,7 +150,7 @@ fn last(time: bool, window: &Window<'_>, times: &[Timestamp], (out, step): (&mut
     }
 }
 
-fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
+pub(super) fn put(out: &mut Column, step: usize, native: Option<FloatHistogram>) {
     if let Some(native) = native {
         out.set_histogram(step, Arc::new(native));
     }
@@ -163,16 +165,6 @@ pub(super) fn note(annotation: impl FnOnce(String) -> Annotation, context: &mut 
 
 pub(super) fn note_mixed(context: &mut KernelContext<'_>) {
     note(Annotation::MixedRange, context);
-}
-
-fn note_combined(combined: Combined, context: &mut KernelContext<'_>) {
-    let span = argument(context, 0);
-    if combined.hints_collide {
-        context.notes.add(Annotation::ResetCollision(HistogramOperation::Aggregation), span);
-    }
-    if combined.bounds_reconciled {
-        context.notes.add(Annotation::BoundsReconciled(HistogramOperation::Aggregation), span);
-    }
 }
 
 /// The result of `found`, after what there is to tell about it has been.
@@ -226,30 +218,6 @@ fn last_two(
         out.clear(step);
         note_mixed(context);
     }
-}
-
-/// `sum_over_time`
-fn sum(window: &Window<'_>, context: &mut KernelContext<'_>) -> Option<FloatHistogram> {
-    let (first, others) = window.histograms.split_first()?;
-    let mut sum = HistogramSum::of(FloatHistogram::clone(first));
-    if let Err(IncompatibleHistograms) = others.iter().try_for_each(|native| sum.add(native)) {
-        note(Annotation::MixedSchemas, context);
-        return None;
-    }
-    note_combined(sum.combined(), context);
-    Some(sum.finish())
-}
-
-/// `avg_over_time`
-fn avg(window: &Window<'_>, context: &mut KernelContext<'_>) -> Option<FloatHistogram> {
-    let (first, others) = window.histograms.split_first()?;
-    let mut mean = HistogramMean::of(FloatHistogram::clone(first));
-    if let Err(IncompatibleHistograms) = others.iter().try_for_each(|native| mean.add(native)) {
-        note(Annotation::MixedSchemas, context);
-        return None;
-    }
-    note_combined(mean.combined(), context);
-    Some(mean.finish())
 }
 
 /// How often neighbours differ in the way that is counted: floats, histograms, and one of each, which always does.
