@@ -14,6 +14,7 @@ mod kept_results;
 mod pair;
 mod questions;
 mod scratch;
+mod statistics;
 mod stream;
 mod target;
 mod types;

@@ -42,23 +42,18 @@ pub(super) fn values(
     });
 }
 
-/// Gives each step what `value` makes of the time of that sample.
+/// Gives each step what `value` makes of the time of that sample; a histogram counts as one sample, since it is not read.
 pub(super) fn times(
     samples: &Samples,
     instants: &Instants,
-    stats: bool,
     column: &mut Column,
     counts: &mut [u64],
     value: impl Fn(i64) -> f64,
 ) {
-    let mut natives = Natives::new(samples, stats);
     each(samples, instants, |step, latest| {
-        let (t, count) = match latest {
-            Latest::Float(t, _) => (t, 1),
-            Latest::Histogram(t, index) => (t, samples_of(&natives.get(index)) as u64),
-        };
+        let (Latest::Float(t, _) | Latest::Histogram(t, _)) = latest;
         column.set(step, value(t));
-        counts[step] += count;
+        counts[step] += 1;
     });
 }
 

@@ -378,11 +378,11 @@ impl Job<'_> {
                 }
                 LeafFunction::LatestTimestamp(instants) => {
                     let seconds = |t| t as f64 / 1_000.0;
-                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples, seconds);
+                    latest::times(samples, &instants, &mut column, &mut done.samples, seconds);
                 }
                 LeafFunction::LatestStart(instants) => {
                     let start = |t| samples.start_at(t) as f64 / 1_000.0;
-                    latest::times(samples, &instants, self.stats, &mut column, &mut done.samples, start);
+                    latest::times(samples, &instants, &mut column, &mut done.samples, start);
                 }
                 LeafFunction::Smoothed(Instants { grid, end, lookback }) => {
                     let natives = NativeSamples::of(samples, self.stats);
