@@ -91,8 +91,8 @@ pub(crate) struct QueryArgs {
     /// Step of a range query: seconds or a duration such as 1m
     #[arg(long, value_name = "DURATION", requires = "start", default_value = "1m", value_parser = step)]
     pub(crate) step: String,
-    /// Instead of the result print how the query is answered, as a tree: what would be done (plan), or what was done and
-    /// what each part took (analyze)
+    /// Instead of the result print how the query is answered, as a tree: what would be done (--explain), or what was done
+    /// and what each part took (--explain=analyze)
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "plan")]
     pub(crate) explain: Option<Explain>,
     /// Print the server's JSON as it is, errors too

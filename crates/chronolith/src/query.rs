@@ -80,7 +80,10 @@ pub(crate) async fn run(args: &QueryArgs) -> anyhow::Result<Printed> {
         bail!(something_else(&url, status, &body))
     };
     let json = || format!("{}\n", String::from_utf8_lossy(&body));
-    let explained = |data: Option<&Data>| data.and_then(|data| data.explain.as_ref()).map(tree::render);
+    let failed = answer.error.is_some();
+    let explained = |data: Option<&Data>| {
+        data.and_then(|data| data.explain.as_ref()).map(|explain| tree::render(explain, failed))
+    };
     if let Some(error) = answer.error {
         let failure = format!("{}: {error}", answer.error_type.unwrap_or_default());
         let told = || explained(answer.data.as_ref()).unwrap_or_default();
