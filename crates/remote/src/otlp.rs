@@ -52,6 +52,8 @@ pub struct OtlpOptions {
     pub keep_identifying: bool,
     /// `promote_scope_metadata`: name, version, schema and attributes of the scope become labels.
     pub promote_scope: bool,
+    /// The feature `type-and-unit-labels`: series get their metric's type and unit as the labels `__type__` and `__unit__`.
+    pub type_and_unit_labels: bool,
     /// Milliseconds between samples of `target_info`; Prometheus: half its lookback.
     pub target_info_every: i64,
 }
@@ -65,6 +67,7 @@ impl Default for OtlpOptions {
             ignored: Vec::new(),
             keep_identifying: false,
             promote_scope: false,
+            type_and_unit_labels: false,
             target_info_every: 150_000,
         }
     }

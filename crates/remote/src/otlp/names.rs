@@ -74,6 +74,16 @@ pub(super) fn label_name(strategy: NameStrategy, key: &str) -> String {
     not_a_digit_first(name, "key_")
 }
 
+/// The unit (UCUM) as the value of a label.
+pub(super) fn unit_name(strategy: NameStrategy, unit: &str) -> String {
+    let (main, per) = unit_words(unit);
+    let (main, per) = if strategy.escapes() { (cleaned(&main), cleaned(&per)) } else { (main, per) };
+    let per = if per.is_empty() { per } else { format!("per_{per}") };
+    let name = if main.is_empty() || per.is_empty() { main + &per } else { format!("{main}_{per}") };
+    let name = name.strip_prefix('_').unwrap_or(&name);
+    name.strip_suffix('_').unwrap_or(name).to_owned()
+}
+
 fn not_a_digit_first(name: String, prefix: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_digit()) { prefix.to_owned() + &name } else { name }
 }
@@ -260,6 +270,23 @@ mod tests {
             (S::Untranslated, "http.server.duration", "ms", Kind::Counter, "http.server.duration"),
         ] {
             assert_eq!(metric_name(strategy, name, unit, kind), expected, "{strategy:?} {name} {unit}");
+        }
+    }
+
+    #[test]
+    fn units_are_words() {
+        for (unit, escaped, as_it_is) in [
+            ("s", "seconds", "seconds"),
+            ("By/s", "bytes_per_second", "bytes_per_second"),
+            ("{request}/m", "per_minute", "per_minute"),
+            ("requests/s", "requests_per_second", "requests_per_second"),
+            ("1", "", ""),
+            ("{request}", "", ""),
+            ("a b", "a_b", "a b"),
+            ("_x_", "x", "x"),
+        ] {
+            assert_eq!(unit_name(NameStrategy::EscapedWithSuffixes, unit), escaped, "{unit}");
+            assert_eq!(unit_name(NameStrategy::Untranslated, unit), as_it_is, "{unit}");
         }
     }
 

@@ -275,6 +275,30 @@ fn promotion_and_scope_are_options() {
 }
 
 #[test]
+fn types_and_units_are_labels_if_asked_for() {
+    let sum = |monotonic: u64| {
+        let point = point(10).double(4, 1.0).attribute(7, "__type__", "mine");
+        Message::default().message(1, point).varint(2, 2).varint(3, monotonic)
+    };
+    let body = request([metric("a", "By/s").message(7, sum(1)), metric("b", "1").message(7, sum(0))]);
+    let labels = |type_and_unit_labels| {
+        let options = OtlpOptions { type_and_unit_labels, ..OtlpOptions::default() };
+        let samples = decode_protobuf(&body.0, &KeyHasher::new(1), &options).unwrap();
+        [0, 1, 2].map(|index| {
+            let labels = samples.labels(index).unwrap();
+            ["__name__", "__type__", "__unit__"]
+                .map(|name| labels.get(name).unwrap_or("-").to_owned())
+                .join(" ")
+        })
+    };
+    assert_eq!(
+        labels(true),
+        ["a_bytes_per_second_total counter bytes_per_second", "b gauge -", "target_info - -"]
+    );
+    assert_eq!(labels(false), ["a_bytes_per_second_total mine -", "b mine -", "target_info - -"]);
+}
+
+#[test]
 fn what_a_request_may_need_is_bounded() {
     // Two bytes a data point.
     let points = vec![[0x0a_u8, 0x00]; 1 << 20].concat();

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use chronolith_model::{
-    Exemplar, Histogram, HistogramSample, Labels, MetricMetadata, MetricType, Sample, Timestamp,
-    exemplar::LABEL_CHARS_MAX, float, stale_nan,
+    Exemplar, Histogram, HistogramSample, Labels, METRIC_TYPE, METRIC_UNIT, MetricMetadata, MetricType,
+    Sample, Timestamp, exemplar::LABEL_CHARS_MAX, float, stale_nan,
 };
 use chronolith_storage::{ExemplarEntry, KeyHasher, SeriesEntry};
 
@@ -14,7 +14,7 @@ use super::{
         CUMULATIVE, ExponentialPoint, HistogramPoint, KeyValue, Metric, NO_RECORDED_VALUE, NumberPoint,
         PointExemplar, Request, ResourceMetrics, ScopeMetrics, SummaryPoint,
     },
-    names::{Kind, LabelSet, metric_name, suffixed},
+    names::{Kind, LabelSet, metric_name, suffixed, unit_name},
     native::native,
 };
 
@@ -32,8 +32,14 @@ pub(super) fn translate(
     hasher: &KeyHasher,
     options: &OtlpOptions,
 ) -> Result<OtlpSamples, OtlpError> {
-    let mut translator =
-        Translator { hasher, options, out: OtlpSamples::default(), described: HashSet::new(), seen: None };
+    let mut translator = Translator {
+        hasher,
+        options,
+        out: OtlpSamples::default(),
+        described: HashSet::new(),
+        typed: None,
+        seen: None,
+    };
     for resource in &request.resource_metrics {
         translator.resource(resource)?;
     }
@@ -46,6 +52,8 @@ struct Translator<'a> {
     out: OtlpSamples,
     /// Metric families whose metadata is there.
     described: HashSet<String>,
+    /// Type and unit of the metric at hand, if its series get them as labels.
+    typed: Option<(MetricType, String)>,
     /// Oldest and newest timestamp of the samples of the resource so far.
     seen: Option<(Timestamp, Timestamp)>,
 }
@@ -186,6 +194,8 @@ impl Translator<'_> {
     }
 
     fn describe(&mut self, name: &str, kind: MetricType, metric: &Metric) {
+        let typed = self.options.type_and_unit_labels;
+        self.typed = typed.then(|| (kind, unit_name(self.options.names, &metric.unit)));
         if self.described.insert(name.to_owned()) {
             self.out.metadata.push(MetricMetadata {
                 metric: name.to_owned(),
@@ -207,6 +217,12 @@ impl Translator<'_> {
         }
         if let Some(instance) = &common.instance {
             labels.set("instance", instance.as_str());
+        }
+        if let Some((kind, unit)) = &self.typed {
+            labels.set(METRIC_TYPE, kind.as_str());
+            if !unit.is_empty() {
+                labels.set(METRIC_UNIT, unit.as_str());
+            }
         }
         labels
     }
