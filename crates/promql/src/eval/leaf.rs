@@ -17,7 +17,7 @@ use super::{
     natives::NativeSamples,
     series_bytes,
     stream::{Collect, Sink},
-    windowed::Windowed,
+    windowed::{Windowed, slides},
     worth_threads,
 };
 use crate::{
@@ -399,9 +399,7 @@ impl Job<'_> {
                 LeafFunction::Range(function, windows) => {
                     let natives = NativeSamples::of(samples, self.stats);
                     if !natives.times.is_empty() {
-                        let sums = matches!(function, RangeFunction::Sum | RangeFunction::Avg)
-                            && self.grid.count > 1;
-                        let prepared = if sums { natives.sliding().unwrap_or_default() } else { 0 };
+                        let prepared = slides(function, &natives, &windows).unwrap_or_default();
                         charged.grow(2 * samples.memory_bytes() + natives.bytes() + prepared)?;
                     }
                     let samples = without_stale(samples, &mut fresh);

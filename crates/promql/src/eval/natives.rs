@@ -85,7 +85,7 @@ fn without_buckets(native: FloatHistogram, hint: CounterResetHint) -> FloatHisto
 pub(crate) struct NativeSamples {
     pub(crate) times: Vec<Timestamp>,
     pub(crate) histograms: Vec<Native>,
-    /// See [`NativeSamples::sliding`].
+    /// See [`NativeSamples::let_slide`].
     sliding: OnceCell<Option<usize>>,
 }
 
@@ -129,14 +129,20 @@ impl NativeSamples {
         self.times.retain(|t| keep(*t));
     }
 
-    /// Whether sums of windows may be put together from sums of their parts, and how many bytes of these may be prepared.
-    pub(crate) fn sliding(&self) -> Option<usize> {
+    /// Lets sums of windows be put together from sums of their parts, if these do not depend on the order. How many bytes of
+    /// such parts may be prepared then.
+    pub(super) fn let_slide(&self) -> Option<usize> {
         *self.sliding.get_or_init(|| {
             let all = self.histograms.iter().map(|native| &**native);
             let free = HistogramSum::is_free_of_order(all, self.histograms.len());
             // A sum has its compensation beside it.
             free.then(|| self.bytes().saturating_mul(3).min(SLIDING_BYTES_MAX))
         })
+    }
+
+    /// What [`NativeSamples::let_slide`] gave; nothing where nobody has called it.
+    pub(crate) fn sliding(&self) -> Option<usize> {
+        self.sliding.get().copied().flatten()
     }
 
     /// Memory behind them, about.

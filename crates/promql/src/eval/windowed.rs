@@ -17,6 +17,8 @@ const BLOCK_WORK: usize = 1 << 21;
 /// The same of histograms, as Prometheus counts them: adding one up takes longer than looking at as many floats.
 const NATIVE_BLOCK_WORK: usize = 1 << 18;
 
+/// Up to so many windows are added up in order whatever they cost: a short range then says exactly what instants say.
+const IN_ORDER_STEPS_MAX: usize = 16;
 /// Histograms' worth of work that a window's sum takes where it is put together from parts.
 const SLIDING_WORK: usize = 4;
 
@@ -30,6 +32,13 @@ pub(super) struct Windowed<'a> {
     pub(super) sight: &'a Sight,
     pub(super) natives: &'a NativeSamples,
     pub(super) windows: &'a Windows,
+}
+
+/// Whether `function` may put its windows together from sums of their parts, and how many bytes of these it prepares.
+pub(super) fn slides(function: RangeFunction, natives: &NativeSamples, windows: &Windows) -> Option<usize> {
+    let sums = matches!(function, RangeFunction::Sum | RangeFunction::Avg);
+    let overlap = windows.grid.count > IN_ORDER_STEPS_MAX && windows.grid.step < windows.range;
+    (sums && overlap).then(|| natives.let_slide()).flatten()
 }
 
 impl Windowed<'_> {
@@ -78,11 +87,10 @@ impl Windowed<'_> {
     /// Samples of histograms that are looked at for a step, about, where the largest window has `largest`.
     fn native_work(&self, largest: usize) -> usize {
         let Self { function, natives, windows, .. } = *self;
-        let sums = matches!(function, RangeFunction::Sum | RangeFunction::Avg);
-        let (step, range) = (windows.grid.step, windows.range);
-        if !sums || windows.grid.count == 1 || step >= range || natives.sliding().is_none() {
+        if slides(function, natives, windows).is_none() {
             return largest;
         }
+        let (step, range) = (windows.grid.step, windows.range);
         // What is new in a window is added in twice; the sum is copied, put together and written.
         let new = (largest as f64 * (step as f64 / range as f64)) as usize;
         let one = natives.histograms.iter().map(|native| samples_of(native)).max().unwrap_or(0);
