@@ -1,8 +1,13 @@
 //! Windows of histograms: what they cost does not depend on how long they are.
 
-use chronolith_model::Labels;
-use chronolith_promql::{Query, Value};
-use chronolith_testkit::promqltest::series::parse_series;
+use std::time::{Duration, Instant};
+
+use chronolith_model::{
+    CounterResetHint, Labels,
+    histogram::{HistogramParts, Span},
+};
+use chronolith_promql::{Query, QueryError, SampleValue, Value};
+use chronolith_testkit::promqltest::series::{SeriesValue, parse_series};
 
 use crate::dsl::World;
 
@@ -22,9 +27,7 @@ fn world() -> World {
             buckets.join(" ")
         );
         let series = parse_series(&line).expect("a series");
-        let Some(chronolith_testkit::promqltest::series::SeriesValue::Histogram(value)) =
-            series.values.first()
-        else {
+        let Some(SeriesValue::Histogram(value)) = series.values.first() else {
             panic!("{line} has no histogram")
         };
         world.write_histogram(&labels, i * INTERVAL, (*value.histogram).clone());
@@ -59,6 +62,43 @@ fn long_windows_hold_what_they_should() {
             assert!((mean.1 - sum.1 / samples).abs() < 1e-12 * mean.1, "{range} {step}");
         }
     }
+}
+
+/// Histograms so wide that the parts of a window need more memory than there is for them, worked on in blocks of steps: the
+/// same as each window alone, and an end as soon as the time is over.
+#[test]
+fn wide_histograms_in_long_windows_are_worked_on_in_parts() {
+    const BUCKETS: i64 = 600;
+    let world = World::new();
+    let labels = Labels::from_pairs([("__name__", "h")]);
+    let spans = vec![Span { offset: 0, length: BUCKETS as u32 }];
+    for i in 0..2_000 {
+        let buckets: Vec<f64> = (0..BUCKETS).map(|bucket| ((i * 7 + bucket) % 11) as f64).collect();
+        let parts = HistogramParts {
+            schema: 8,
+            count: buckets.iter().sum(),
+            sum: i as f64,
+            positive_spans: spans.clone(),
+            positive_buckets: buckets,
+            hint: CounterResetHint::Gauge,
+            ..HistogramParts::default()
+        };
+        world.write_histogram(&labels, i * 1_000, parts.build(None).expect("valid"));
+    }
+    let text = "sum_over_time(h[25m])";
+    let range = world.run(&Query::range(text, 1_000_000, 1_999_000, 1_000)).expect("a valid query");
+    let Value::Matrix(series) = range.value else { panic!("a matrix") };
+    assert_eq!(series[0].histograms.len(), 1_000);
+    for (t, histogram) in series[0].histograms.iter().step_by(97) {
+        let alone = world.run(&Query::instant(text, *t)).expect("a valid query");
+        let Value::Vector(alone) = alone.value else { panic!("a vector") };
+        assert_eq!(alone[0].value, SampleValue::Histogram(histogram.clone()), "at {t}");
+    }
+    let query =
+        Query { timeout: Some(Duration::from_millis(20)), ..Query::range(text, 1_000_000, 1_999_000, 100) };
+    let started = Instant::now();
+    assert!(matches!(world.run(&query), Err(QueryError::Timeout(_))));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 /// Run it with `NATIVE_WINDOW=none|1m|30m` below `valgrind --tool=callgrind`: `none` is what the rest takes.
