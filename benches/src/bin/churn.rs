@@ -97,6 +97,8 @@ struct Sender {
     client: Client,
     request: WriteRequest,
     acknowledged: usize,
+    /// Of the requests since the last report.
+    latencies: Vec<Duration>,
 }
 
 impl Sender {
@@ -111,11 +113,13 @@ impl Sender {
             return Ok(());
         }
         let body = self.request.take_body();
+        let sent = Instant::now();
         for _ in 0..ATTEMPTS_MAX {
             let headers = chronolith_e2e::remote_write::HEADERS;
             match self.client.send("POST", "/api/v1/write", headers, &body) {
                 Ok(answer) if answer.ok() => {
                     self.acknowledged += samples;
+                    self.latencies.push(sent.elapsed());
                     return Ok(());
                 }
                 Ok(answer) if answer.status < 500 => {
@@ -156,20 +160,22 @@ fn run(args: &Args, recorded: &[RecordedSeries], server: &Server, data_dir: &Pat
     let start = i64::try_from(now)? - 60_000 - steps as i64 * STEP_MS;
     let mut sources: Vec<_> =
         (0..args.series).map(|number| Source::new(&recorded[number % recorded.len()], number)).collect();
-    let mut sender = Sender { client: server.client(), request: WriteRequest::new(), acknowledged: 0 };
+    let (client, request, latencies) = (server.client(), WriteRequest::new(), Vec::new());
+    let mut sender = Sender { client, request, acknowledged: 0, latencies };
     println!(
-        "{:>6} {:>10} {:>10} {:>9} {:>11} {:>11} {:>11} {:>11} {:>13} {:>7} {:>13}",
+        "{:>6} {:>10} {:>10} {:>9} {:>11} {:>11} {:>11} {:>11} {:>13} {:>7} {:>13} {:>20}",
         "hours",
         "samples",
         "names so far",
         "in head",
         "RSS B/act.",
-        "anon B/act.",
+        "peak B/act.",
         "head B/act.",
         "index B/act.",
         "blocks B/act.",
         "blocks",
-        "disk B/sample"
+        "disk B/sample",
+        "ack p50/p99/max ms"
     );
     let renamed = args.series * args.renamed_percent / 100;
     let (mut names, mut next) = (args.series, 0);
@@ -191,7 +197,7 @@ fn run(args: &Args, recorded: &[RecordedSeries], server: &Server, data_dir: &Pat
             std::thread::sleep(Duration::from_secs(args.pause_seconds));
             settle(server)?;
             let hours = (step + 1) as f64 / (60 * minute) as f64;
-            report(hours, names, &sender, server, args.series as f64, data_dir)?;
+            report(hours, names, &mut sender, server, args.series as f64, data_dir)?;
         }
     }
     Ok(())
@@ -200,7 +206,7 @@ fn run(args: &Args, recorded: &[RecordedSeries], server: &Server, data_dir: &Pat
 fn report(
     hours: f64,
     names: usize,
-    sender: &Sender,
+    sender: &mut Sender,
     server: &Server,
     active: f64,
     data_dir: &Path,
@@ -214,17 +220,25 @@ fn report(
         of_name.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
     };
     let memory = server.process().stats()?;
+    server.process().reset_hwm()?;
+    let mut latencies = std::mem::take(&mut sender.latencies);
+    latencies.sort_unstable();
+    let ms = |part: f64| {
+        let at = (latencies.len() as f64 * part) as usize;
+        latencies.get(at.min(latencies.len().saturating_sub(1))).map_or(0.0, |of| of.as_secs_f64() * 1e3)
+    };
     println!(
-        "{hours:>6.1} {:>10} {names:>10} {:>9} {:>11.0} {:>11.0} {:>11.0} {:>11.0} {:>13.0} {:>7} {:>13.3}",
+        "{hours:>6.1} {:>10} {names:>10} {:>9} {:>11.0} {:>11.0} {:>11.0} {:>11.0} {:>13.0} {:>7} {:>13.3} {:>20}",
         sender.acknowledged,
         metric("chronolith_head_series"),
         memory.rss_bytes as f64 / active,
-        memory.rss_anon_bytes as f64 / active,
+        memory.hwm_bytes as f64 / active,
         metric("chronolith_head_memory_bytes") / active,
         metric("chronolith_head_bytes{kind=\"index\"}") / active,
         metric("chronolith_block_memory_bytes") / active,
         metric("chronolith_blocks"),
         disk_bytes(data_dir)? as f64 / sender.acknowledged as f64,
+        format!("{:.1}/{:.1}/{:.0}", ms(0.5), ms(0.99), ms(1.0)),
     );
     Ok(())
 }
