@@ -216,7 +216,6 @@ impl Engine {
         let expr = parsing(ledger, &query.text, || Ok(parse(&query.text, &self.options.parse)?))?;
         let grid = grid(query, &expr)?;
         let options = self.plan_options(query, grid);
-        let lookback = options.lookback;
         let plan = plan(&expr, options)?;
         let mut prepared = Prepared { plan, grid, candidate: None, reused: None };
         if !kept || !self.results.is_on() {
@@ -224,7 +223,7 @@ impl Engine {
         }
         let plan = &prepared.plan;
         let moment = || storage.moment(&query.tenant, plan.range?);
-        let candidate = Candidate::of(query, &expr, (plan, grid), lookback, moment);
+        let candidate = Candidate::of(query, &expr, (plan, grid), &options, moment);
         let since = |moment| storage.changed_since(&query.tenant, moment);
         if let Some(reused) = candidate.as_ref().and_then(|candidate| self.results.find(candidate, since)) {
             ledger.charge(0, reused.bytes())?;

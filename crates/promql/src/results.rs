@@ -3,15 +3,15 @@
 //! What is kept is exact: storage is asked since when what it shows may be another one
 //! ([`Queryable::changed_since`](chronolith_storage::Queryable::changed_since)), and steps that see anything of that are
 //! evaluated again. Kept are results without warnings and infos, of queries whose steps stand for themselves: without `@`,
-//! and without durations that depend on the query. All selectors name their metric: series that differ in their names
-//! alone are an error for all steps together.
+//! and without durations that depend on the query. Series that become equal are an error for all steps together; so all
+//! selectors name their metric, no labels are written, and no function is over an `or`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use chronolith_model::{TenantId, Timestamp};
 use chronolith_storage::{MemoryBudget, Reservation};
 use chronolith_syntax::{
-    ast::{DurationExpr, Expr, ExprKind},
+    ast::{BinaryOp, DurationExpr, Expr, ExprKind},
     walk,
 };
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     api::{Query, RangeSeries, ResultCacheStats},
     engine::range_series_bytes,
-    plan::Plan,
+    plan::{Plan, PlanOptions},
     series::Grid,
 };
 
@@ -45,7 +45,7 @@ struct Key {
 pub(crate) struct Candidate {
     key: Key,
     grid: Grid,
-    /// How far behind a step it sees, milliseconds; negative where it does not see as far as the step.
+    /// No step sees samples that are more than so many milliseconds later; negative where none sees as far as itself.
     ahead: i64,
     /// Of storage, before anything was read.
     moment: u64,
@@ -94,7 +94,7 @@ impl Candidate {
         query: &Query,
         expr: &Expr,
         (plan, grid): (&Plan, Grid),
-        lookback: i64,
+        options: &PlanOptions,
         moment: impl FnOnce() -> Option<u64>,
     ) -> Option<Self> {
         let step = query.step.filter(|_| query.reuse)?;
@@ -107,9 +107,11 @@ impl Candidate {
             text: query.text.clone(),
             step,
             phase: grid.start.rem_euclid(step),
-            lookback,
+            lookback: options.lookback,
         };
-        Some(Self { key, grid, ahead: newest.saturating_sub(grid.end()), moment: moment()? })
+        // The steps of subqueries are theirs: the last step of the query may see less than others do.
+        let ahead = newest.saturating_sub(grid.end()).saturating_add(subquery_steps(expr, options));
+        Some(Self { key, grid, ahead, moment: moment()? })
     }
 }
 
@@ -118,7 +120,7 @@ fn stands_for_itself(expr: &Expr) -> bool {
     let literal = |duration: &DurationExpr| matches!(duration, DurationExpr::Literal(_));
     let mut all = true;
     walk(expr, &mut |expr| {
-        let (at, durations) = match &expr.kind {
+        let (depends, durations) = match &expr.kind {
             ExprKind::Vector(selector) => (selector.at.is_some(), [selector.offset.as_ref(), None, None]),
             ExprKind::Matrix(matrix) => {
                 let selector = &matrix.selector;
@@ -128,13 +130,41 @@ fn stands_for_itself(expr: &Expr) -> bool {
                 let durations = [subquery.offset.as_ref(), Some(&subquery.range), subquery.step.as_ref()];
                 (subquery.at.is_some(), durations)
             }
-            ExprKind::Call(call) => (call.function.name == "info", [None; 3]),
+            ExprKind::Call(call) => {
+                let labels = matches!(call.function.name, "info" | "label_replace" | "label_join");
+                (labels || call.args.iter().any(has_or), [None; 3])
+            }
+            ExprKind::Unary(_, inner) => (has_or(inner), [None; 3]),
             _ => (false, [None; 3]),
         };
-        all &= !at && durations.into_iter().flatten().all(literal);
+        all &= !depends && durations.into_iter().flatten().all(literal);
         all
     });
     all
+}
+
+fn has_or(expr: &Expr) -> bool {
+    let mut found = false;
+    walk(expr, &mut |expr| {
+        found |= matches!(&expr.kind, ExprKind::Binary(binary) if binary.op == BinaryOp::Or);
+        !found
+    });
+    found
+}
+
+/// The steps of all subqueries together, milliseconds.
+fn subquery_steps(expr: &Expr, options: &PlanOptions) -> i64 {
+    let mut sum: i64 = 0;
+    walk(expr, &mut |expr| {
+        if let ExprKind::Subquery(subquery) = &expr.kind {
+            sum = sum.saturating_add(match subquery.step {
+                Some(DurationExpr::Literal(step)) => step,
+                _ => options.subquery_step,
+            });
+        }
+        true
+    });
+    sum
 }
 
 impl Results {
