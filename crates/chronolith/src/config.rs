@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Vec<String>,
     /// Open connections.
     pub(crate) connections_max: usize,
+    /// Whether `/api/v1/admin/tsdb/*` deletes and copies.
+    pub(crate) admin_api: bool,
     /// How often the server stores its own metrics; `None` = not at all.
     pub(crate) self_scrape: Option<Duration>,
 }
@@ -211,6 +213,7 @@ impl Default for Config {
             },
             cors_origins: Vec::new(),
             connections_max: http.connections_max,
+            admin_api: false,
             self_scrape: Some(SELF_SCRAPE_INTERVAL),
         };
         config.query.memory_max_bytes = config.default_query();
@@ -292,6 +295,7 @@ impl fmt::Display for Config {
         let origins: Vec<_> = self.cors_origins.iter().map(|origin| quoted(origin)).collect();
         writeln!(f, "  cors_origins: [{}]", origins.join(", "))?;
         writeln!(f, "  connection_limit: {}", self.connections_max)?;
+        writeln!(f, "  admin_api: {}", self.admin_api)?;
         writeln!(f, "self_scrape:")?;
         match self.self_scrape {
             Some(interval) => writeln!(f, "  interval: {}", duration(interval)),
@@ -388,6 +392,7 @@ struct RawQuery {
 struct RawHttp {
     cors_origins: Vec<String>,
     connection_limit: Option<usize>,
+    admin_api: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -433,6 +438,7 @@ impl RawConfig {
         self.remote_write.apply(&mut config.write)?;
         self.query.apply(&mut config.query)?;
         config.cors_origins = self.http.cors_origins;
+        config.admin_api = self.http.admin_api;
         set_count(&mut config.connections_max, "http.connection_limit", self.http.connection_limit)?;
         at_most(config.connections_max, "http.connection_limit", 100_000)?;
         if let Some(text) = self.self_scrape.interval {

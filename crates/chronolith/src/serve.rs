@@ -93,7 +93,11 @@ async fn serve(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     db.share_memory(&memory);
     about.set_db(Arc::clone(&db));
     keep_active_queries(&state, args);
-    state.set_ready(Backend { appender: Arc::clone(&db) as _, queryable: Arc::clone(&db) as _ });
+    state.set_ready(Backend {
+        appender: Arc::clone(&db) as _,
+        queryable: Arc::clone(&db) as _,
+        admin: config.admin_api.then(|| Arc::clone(&db) as _),
+    });
     banner(args, config, address);
     info!(listen = %address, data_dir = %args.data_dir.display(), "ready");
     let interval = config.self_scrape.filter(|_| !args.no_self_scrape);

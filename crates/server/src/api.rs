@@ -2,6 +2,7 @@
 
 pub(crate) mod status;
 
+mod admin;
 mod ast;
 mod discovery;
 mod exemplars;
@@ -91,9 +92,9 @@ pub(crate) async fn dispatch(endpoint: Endpoint, request: ApiRequest) -> ApiResu
         Endpoint::StatusTsdb => status::tsdb(request).await,
         Endpoint::StatusWalreplay => Ok(Some(status::walreplay(&request.state).into())),
         Endpoint::Notifications => Ok(Some(success(|json| json.raw("[]")).into())),
-        Endpoint::AdminDeleteSeries | Endpoint::AdminCleanTombstones | Endpoint::AdminSnapshot => {
-            Err(ApiError::new(ErrorKind::Unavailable, "admin APIs disabled"))
-        }
+        Endpoint::AdminDeleteSeries => admin::delete_series(request).await,
+        Endpoint::AdminCleanTombstones => admin::clean_tombstones(request).await,
+        Endpoint::AdminSnapshot => admin::snapshot(request).await,
         // The other routes do not come here.
         _ => Err(ApiError::task_died()),
     }

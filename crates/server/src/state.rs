@@ -12,7 +12,7 @@ use std::{
 
 use chronolith_promql::Engine;
 use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
-use chronolith_storage::{Appender, KeyHasher, Queryable};
+use chronolith_storage::{Admin, Appender, KeyHasher, Queryable};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct Backend {
     pub appender: Arc<dyn Appender>,
     /// Answers queries.
     pub queryable: Arc<dyn Queryable>,
+    /// Deletes and copies; `None` where the admin API is turned off.
+    pub admin: Option<Arc<dyn Admin>>,
 }
 
 impl fmt::Debug for Backend {
@@ -141,7 +143,12 @@ pub(crate) struct Gates {
     pub(crate) label_queries: Arc<Semaphore>,
     /// In units of [`ANSWER_MEMORY_UNIT`] bytes.
     pub(crate) answer_memory: Arc<Semaphore>,
+    /// Requests of the admin API at work.
+    pub(crate) admin: Arc<Semaphore>,
 }
+
+/// Requests of the admin API at work at once; others wait. Storage does one after the other anyway.
+const ADMIN_IN_FLIGHT_MAX: usize = 2;
 
 /// Bytes per permit of the write memory gate.
 pub(crate) const WRITE_MEMORY_UNIT: usize = 1024;
@@ -159,6 +166,7 @@ impl AppState {
             queries: gate(engine.options().concurrency_max),
             label_queries: gate(limits.label_queries_in_flight_max),
             answer_memory: gate(limits.answer_memory_max_bytes / ANSWER_MEMORY_UNIT),
+            admin: gate(ADMIN_IN_FLIGHT_MAX),
         };
         // One buffer per core keeps the memory that is in use between requests small.
         let buffers = BufferPool::new(

@@ -99,6 +99,7 @@ fn printed_configuration_reads_back() {
     assert_eq!(Config::parse(&config.to_string()).expect("defaults"), config);
     config.wal_sync = WalSync::Interval(Duration::from_millis(1500));
     config.self_scrape = None;
+    config.admin_api = true;
     config.cors_origins = vec!["https://a'b".to_owned(), "http://c".to_owned()];
     config.query.features = vec![Feature::ExperimentalFunctions, Feature::FillModifiers];
     config.query.log_file = Some("/var/log/a 'query'.log".into());

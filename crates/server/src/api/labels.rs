@@ -139,6 +139,15 @@ fn label_query(request: &ApiRequest, selectors: &mut Selectors) -> Result<LabelQ
 
 /// Adds the selectors of `match[]`, each of which has a matcher that refuses the empty value.
 fn add_selectors(request: &ApiRequest, selectors: &mut Selectors) -> Result<(), ApiError> {
+    read_selectors(request, selectors)?;
+    if selectors.sets().iter().any(|set| set.iter().all(|matcher| matcher.matches_empty())) {
+        return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
+    }
+    Ok(())
+}
+
+/// Adds the selectors of `match[]`, whatever they select.
+pub(super) fn read_selectors(request: &ApiRequest, selectors: &mut Selectors) -> Result<(), ApiError> {
     let sets_max = request.state.limits().matcher_sets_max;
     let mut regexes = 0;
     for selector in request.params.all("match[]") {
@@ -156,9 +165,6 @@ fn add_selectors(request: &ApiRequest, selectors: &mut Selectors) -> Result<(), 
             let message = format!("more than {MATCH_REGEXES_MAX} regular expressions in match[] parameters");
             return Err(ApiError::bad_data(message));
         }
-    }
-    if selectors.sets().iter().any(|set| set.iter().all(|matcher| matcher.matches_empty())) {
-        return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ fn serve(fake: &FakeEnv, options: DbOptions) -> (Arc<Db>, Server) {
     let db = Arc::new(db);
     let server = Server::starting(HttpLimits::default(), EngineOptions::default());
     let (appender, queryable) = (Arc::clone(&db) as _, Arc::clone(&db) as _);
-    server.state.set_ready(Backend { appender, queryable });
+    server.state.set_ready(Backend { appender, queryable, admin: None });
     (db, server)
 }
 

@@ -231,8 +231,13 @@ impl Server {
     }
 
     pub(crate) fn ready(&self) {
+        self.state.set_ready(self.backend());
+    }
+
+    /// Its storage, without the admin API.
+    pub(crate) fn backend(&self) -> Backend {
         let (appender, queryable) = (Arc::clone(&self.storage) as _, Arc::clone(&self.storage) as _);
-        self.state.set_ready(Backend { appender, queryable });
+        Backend { appender, queryable, admin: None }
     }
 
     /// Three series with five samples each, 15 s apart, the last one now; and metadata of one.

@@ -1,5 +1,6 @@
 //! The HTTP side as a client sees it. Bodies are those of Prometheus 3.5.3, but where a comment says otherwise.
 
+mod admin;
 mod api;
 mod clients;
 mod exemplars;

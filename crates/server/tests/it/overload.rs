@@ -161,7 +161,7 @@ fn gated(limits: HttpLimits, engine: EngineOptions) -> (AppState, Arc<Gate>, mps
     });
     let state = AppState::new(Arc::new(Engine::new(engine)), limits, Arc::new(TestInfo));
     let (appender, queryable) = (Arc::clone(&gate) as _, Arc::new(GatedQueryable(Arc::clone(&gate))));
-    state.set_ready(Backend { appender, queryable });
+    state.set_ready(Backend { appender, queryable, admin: None });
     (state, gate, wait)
 }
 

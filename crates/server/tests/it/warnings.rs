@@ -69,7 +69,7 @@ impl Querier for LackingQuerier {
 async fn answers_say_what_storage_lacks() {
     let server = Server::starting(HttpLimits::default(), EngineOptions::default());
     let queryable = Arc::new(Lacking(Arc::clone(&server.storage)));
-    server.state.set_ready(Backend { appender: Arc::clone(&server.storage) as _, queryable });
+    server.state.set_ready(Backend { queryable, ..server.backend() });
     for job in ["a", "b"] {
         let body = one_series(&[("__name__", "up"), ("job", job)], &[(NOW, 1.0)]);
         assert_eq!(server.write(body).await.status, 204);
