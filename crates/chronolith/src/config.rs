@@ -4,6 +4,7 @@
 
 mod check;
 mod memory;
+mod otlp;
 mod yaml;
 
 use std::{
@@ -22,6 +23,7 @@ use chronolith_wal::SyncPolicy;
 use serde::Deserialize;
 
 use memory::{default_head, default_memory};
+use otlp::{OtlpConfig, RawOtlp};
 
 /// The validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) wal_segment_bytes: u64,
     /// Limits of remote write.
     pub(crate) write: WriteLimits,
+    /// How metrics of OTLP become samples.
+    pub(crate) otlp: OtlpConfig,
     /// Limits and defaults of queries.
     pub(crate) query: QueryConfig,
     /// Origins whose web pages may read answers; empty = all.
@@ -199,6 +203,7 @@ impl Default for Config {
                 label_name_bytes_max: http.decode.label_name_bytes_max,
                 label_value_bytes_max: http.decode.label_value_bytes_max,
             },
+            otlp: OtlpConfig::default(),
             query: QueryConfig {
                 lookback: engine.lookback,
                 timeout: engine.timeout,
@@ -278,6 +283,7 @@ impl fmt::Display for Config {
         writeln!(f, "  label_limit: {}", write.labels_max)?;
         writeln!(f, "  label_name_length_limit: {}", write.label_name_bytes_max)?;
         writeln!(f, "  label_value_length_limit: {}", write.label_value_bytes_max)?;
+        write!(f, "{}", self.otlp)?;
         writeln!(f, "query:")?;
         writeln!(f, "  lookback: {}", duration(query.lookback))?;
         writeln!(f, "  timeout: {}", duration(query.timeout))?;
@@ -330,6 +336,7 @@ struct RawConfig {
     storage: RawStorage,
     wal: RawWal,
     remote_write: RawRemoteWrite,
+    otlp: RawOtlp,
     query: RawQuery,
     http: RawHttp,
     self_scrape: RawSelfScrape,
@@ -436,6 +443,7 @@ impl RawConfig {
             bail!("wal.segment_size: at most 4GiB");
         }
         self.remote_write.apply(&mut config.write)?;
+        config.otlp = self.otlp.validate()?;
         self.query.apply(&mut config.query)?;
         config.cors_origins = self.http.cors_origins;
         config.admin_api = self.http.admin_api;

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use chronolith_env::Env;
 use chronolith_model::format_duration;
 use chronolith_promql::{Engine, EngineOptions};
-use chronolith_remote::remote_write::DecodeLimits;
+use chronolith_remote::{otlp::OtlpOptions, remote_write::DecodeLimits};
 use chronolith_server::{AppState, Backend, CorsOrigins, HttpLimits, QueryLog, router};
 use chronolith_storage::{MemoryBudget, Reservation};
 use chronolith_tsdb::{Db, DbOptions, OpenReport};
@@ -342,10 +342,28 @@ pub(crate) fn http_limits(config: &Config) -> HttpLimits {
             series_per_request_max: write.series_max,
             ..DecodeLimits::default()
         },
+        otlp: config.otlp.enabled.then(|| otlp_options(config)),
         cors: match config.cors_origins.as_slice() {
             [] => CorsOrigins::Any,
             origins => CorsOrigins::List(origins.to_vec()),
         },
         ..HttpLimits::default()
+    }
+}
+
+/// How `config` has metrics of OTLP become samples.
+fn otlp_options(config: &Config) -> OtlpOptions {
+    let otlp = &config.otlp;
+    OtlpOptions {
+        names: otlp.names,
+        promoted: otlp.promoted.clone(),
+        promote_all: otlp.promote_all,
+        ignored: otlp.ignored.clone(),
+        keep_identifying: otlp.keep_identifying,
+        promote_scope: otlp.promote_scope,
+        type_and_unit_labels: config.query.features.contains(&Feature::TypeAndUnitLabels),
+        // Twice within what an instant query looks back, as Prometheus does.
+        target_info_every: i64::try_from(config.query.lookback.as_millis() / 2).unwrap_or(i64::MAX),
+        ..OtlpOptions::default()
     }
 }

@@ -26,11 +26,11 @@ use chronolith_storage::{
 };
 
 pub use self::names::NameStrategy;
-use crate::wire::WireError;
+use crate::wire::{WireError, put_bytes, put_varint};
 
 /// Most bytes that a request in JSON may have: it is read into memory whole, and `{}` is a data point there.
 pub const JSON_BYTES_MAX: usize = 4 << 20;
-/// Most bytes of memory a request may need when it is read.
+/// Most bytes of memory a request may need when it is read, and its samples again; the default.
 pub const REQUEST_BYTES_MAX: usize = 128 << 20;
 /// Most samples of the series of one request.
 pub const SAMPLES_MAX: usize = 500_000;
@@ -56,6 +56,8 @@ pub struct OtlpOptions {
     pub type_and_unit_labels: bool,
     /// Milliseconds between samples of `target_info`; Prometheus: half its lookback.
     pub target_info_every: i64,
+    /// Bytes of memory that the request may need when it is read, and its samples and their labels again.
+    pub memory_bytes_max: usize,
 }
 
 impl Default for OtlpOptions {
@@ -69,6 +71,7 @@ impl Default for OtlpOptions {
             promote_scope: false,
             type_and_unit_labels: false,
             target_info_every: 150_000,
+            memory_bytes_max: REQUEST_BYTES_MAX,
         }
     }
 }
@@ -183,7 +186,7 @@ pub fn decode_protobuf(
     hasher: &KeyHasher,
     options: &OtlpOptions,
 ) -> Result<OtlpSamples, OtlpError> {
-    translate::translate(&protobuf::decode(body, REQUEST_BYTES_MAX)?, hasher, options)
+    translate::translate(&protobuf::decode(body, options.memory_bytes_max)?, hasher, options)
 }
 
 /// Reads a request in JSON.
@@ -194,7 +197,32 @@ pub fn decode_json(body: &[u8], hasher: &KeyHasher, options: &OtlpOptions) -> Re
     if body.len() > JSON_BYTES_MAX {
         return Err(OtlpError::TooMany { what: "bytes of JSON", limit: JSON_BYTES_MAX });
     }
+    if message::json_bytes(body) > options.memory_bytes_max {
+        return Err(OtlpError::TooMany { what: "bytes of data points", limit: options.memory_bytes_max });
+    }
     let request: message::Request =
         serde_json::from_slice(body).map_err(|error| OtlpError::Json(error.to_string()))?;
     translate::translate(&request, hasher, options)
+}
+
+/// An `ExportMetricsServiceResponse` in protobuf that says that `refused` data points were refused, and why.
+#[must_use]
+pub fn encode_partial_success(refused: u64, reasons: &str) -> Vec<u8> {
+    let mut partial = Vec::new();
+    put_varint(&mut partial, u64::from(1_u32 << 3));
+    put_varint(&mut partial, refused);
+    put_bytes(&mut partial, 2, reasons.as_bytes());
+    let mut out = Vec::new();
+    put_bytes(&mut out, 1, &partial);
+    out
+}
+
+/// A `google.rpc.Status` in protobuf.
+#[must_use]
+pub fn encode_status(code: u32, message: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, u64::from(1_u32 << 3));
+    put_varint(&mut out, u64::from(code));
+    put_bytes(&mut out, 2, message.as_bytes());
+    out
 }

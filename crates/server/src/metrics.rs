@@ -1,5 +1,7 @@
 //! Own counters: a small registry of atomics, without locks on any path that counts.
 
+mod intake;
+
 use std::sync::{
     Arc,
     atomic::{AtomicI64, AtomicU64, Ordering},
@@ -15,6 +17,8 @@ use crate::{
     routes::Endpoint,
     state::{ANSWER_MEMORY_UNIT, AppState},
 };
+
+pub use intake::IntakeMetrics;
 
 /// Counts up.
 #[derive(Debug, Default)]
@@ -244,6 +248,8 @@ pub struct HttpMetrics {
     pub metadata_stored: Counter,
     /// Metadata entries of remote write left out: nameless, not text, or above the limit.
     pub metadata_ignored: Counter,
+    /// What came in as OTLP.
+    pub otlp: IntakeMetrics,
     /// Queries being evaluated or waiting.
     pub queries_in_flight: Gauge,
     /// Answers that were turned into 503 because too many large ones were being sent.
@@ -269,6 +275,7 @@ impl Default for HttpMetrics {
             exemplars_ignored: Counter::default(),
             metadata_stored: Counter::default(),
             metadata_ignored: Counter::default(),
+            otlp: IntakeMetrics::default(),
             queries_in_flight: Gauge::default(),
             answers_overloaded: Counter::default(),
         }
@@ -309,6 +316,7 @@ impl HttpMetrics {
         out.counter(name, "Requests whose client went away before the answer.", self.disconnects.get());
         self.connections.write(out);
         self.write_remote_write(out);
+        self.otlp.write("otlp", "OTLP", out);
         let name = "chronolith_http_queries_in_flight";
         out.gauge(name, "Queries running or waiting for their turn.", self.queries_in_flight.get() as f64);
         let name = "chronolith_http_answers_overloaded_total";

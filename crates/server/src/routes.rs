@@ -85,6 +85,7 @@ endpoints! {
     AdminCleanTombstones "/api/v1/admin/tsdb/clean_tombstones" [POST PUT],
     AdminSnapshot "/api/v1/admin/tsdb/snapshot" [POST PUT],
     Write "/api/v1/write" [POST],
+    Otlp "/api/v1/otlp/v1/metrics" [POST],
     Metrics "/metrics" [GET HEAD],
     Healthy "/-/healthy" [GET HEAD],
     Ready "/-/ready" [GET HEAD],
@@ -219,9 +220,11 @@ async fn answer(state: &AppState, endpoint: Endpoint, request: Request) -> Respo
     if !endpoint.is_api() {
         return compressed(always(state, endpoint), &parts.headers).await;
     }
-    if endpoint == Endpoint::Write {
-        // Senders are no web pages: their answers carry no CORS headers, as Prometheus' do not.
-        return write::handle(state, backend, &parts, body).await;
+    // Senders are no web pages: their answers carry no CORS headers, as Prometheus' do not.
+    match endpoint {
+        Endpoint::Write => return write::handle(state, backend, &parts, body).await,
+        Endpoint::Otlp => return write::otlp::handle(state, backend, &parts, body).await,
+        _ => {}
     }
     let response = api_answer(state, backend, endpoint, &parts, body).await;
     with_cors(response, state.limits(), &parts.headers)

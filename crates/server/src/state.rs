@@ -11,7 +11,7 @@ use std::{
 };
 
 use chronolith_promql::Engine;
-use chronolith_remote::{pool::BufferPool, remote_write::DecodeLimits};
+use chronolith_remote::{otlp::OtlpOptions, pool::BufferPool, remote_write::DecodeLimits};
 use chronolith_storage::{Admin, Appender, KeyHasher, Queryable};
 use tokio::sync::Semaphore;
 
@@ -84,6 +84,8 @@ pub struct HttpLimits {
     pub matcher_sets_max: usize,
     /// Limits on what a remote write holds.
     pub decode: DecodeLimits,
+    /// How OTLP becomes samples; `None` = its route is turned off. Sizes and labels are limited as those of remote write.
+    pub otlp: Option<OtlpOptions>,
     /// Who may read answers from a web page of another origin.
     pub cors: CorsOrigins,
 }
@@ -107,6 +109,7 @@ impl Default for HttpLimits {
             answer_queue_timeout: Duration::from_secs(10),
             matcher_sets_max: 1024,
             decode: DecodeLimits::default(),
+            otlp: Some(OtlpOptions::default()),
             cors: CorsOrigins::Any,
         }
     }

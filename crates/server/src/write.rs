@@ -1,9 +1,12 @@
-//! `POST /api/v1/write`: remote write 1.0.
+//! `POST /api/v1/write`: remote write 1.0; below, `otlp` and what they have in common, `intake`.
 //!
 //! Encoding and type are judged first, then the sizes, then the content. Valid samples are stored whatever the others
 //! are like; if any was refused the answer is 400 with the first reasons, so that nobody sends it again. What may work
 //! later is answered 503 with `Retry-After`.
 
+pub(crate) mod otlp;
+
+mod intake;
 mod refused;
 
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use axum::{
 use chronolith_model::TenantId;
 use chronolith_remote::{
     WireError,
+    otlp::OtlpError,
     remote_write::{DecodeLimits, DecodedWrite, decode},
     snappy::{self, SnappyError},
 };
@@ -73,6 +77,12 @@ pub(crate) enum WriteError {
     /// 400
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// 400
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+    /// 400: a body that cannot be decompressed, or to too much.
+    #[error("{0}")]
+    Compressed(String),
     /// 400: some samples were refused, the others are stored.
     #[error("{0}")]
     Partial(String),
@@ -92,7 +102,9 @@ impl WriteError {
         match self {
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(error) => error.kind.status(),
-            Self::Snappy(_) | Self::Wire(_) | Self::Partial(_) => StatusCode::BAD_REQUEST,
+            Self::Snappy(_) | Self::Wire(_) | Self::Otlp(_) | Self::Compressed(_) | Self::Partial(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Overloaded | Self::Storage(StorageError::Unavailable { .. } | StorageError::Canceled) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -112,18 +124,26 @@ pub(crate) async fn handle(state: &AppState, backend: &Backend, parts: &Parts, b
         }
         Err(error) => error,
     };
-    let status = error.status();
+    let status = failed(state, parts, &error);
     let mut response = plain_error(status, &error.to_string());
-    match (&error, status) {
-        (WriteError::Overloaded, _) => state.metrics().writes_overloaded.increment(),
-        (_, StatusCode::SERVICE_UNAVAILABLE) => state.metrics().writes_unavailable.increment(),
-        (_, StatusCode::INTERNAL_SERVER_ERROR) => tracing::error!(%error, "remote write failed"),
-        _ => note_refused(state, parts, &error),
-    }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after());
     }
     response
+}
+
+/// The status of what failed with `error`, which is counted or logged.
+fn failed(state: &AppState, parts: &Parts, error: &WriteError) -> StatusCode {
+    let status = error.status();
+    match (error, status) {
+        (WriteError::Overloaded, _) => state.metrics().writes_overloaded.increment(),
+        (_, StatusCode::SERVICE_UNAVAILABLE) => state.metrics().writes_unavailable.increment(),
+        (_, StatusCode::INTERNAL_SERVER_ERROR) => {
+            tracing::error!(%error, path = parts.uri.path(), "remote write failed");
+        }
+        _ => note_refused(state, parts, error),
+    }
+    status
 }
 
 /// Logs a request that was refused whole, no more often than once a minute for each kind.
@@ -137,6 +157,8 @@ fn note_refused(state: &AppState, parts: &Parts, error: &WriteError) {
         },
         WriteError::Snappy(_) => "snappy",
         WriteError::Wire(_) => "protobuf",
+        WriteError::Otlp(_) => "otlp",
+        WriteError::Compressed(_) => "gzip",
         // What of a request was refused is told where that is known.
         WriteError::Partial(_) | WriteError::Overloaded | WriteError::Storage(_) | WriteError::Died => return,
     };
@@ -146,6 +168,7 @@ fn note_refused(state: &AppState, parts: &Parts, error: &WriteError) {
         kind,
         status,
         reason,
+        path = parts.uri.path(),
         peer = peer_of(parts),
         requests,
         "remote write refused; more of this kind within a minute are not logged"

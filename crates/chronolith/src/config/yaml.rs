@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::{Error, MessageFormatter, Spanned, UserMessageFormatter};
 
 /// Keys that only the configuration of Prometheus has.
-const OF_PROMETHEUS: [&str; 9] = [
+const OF_PROMETHEUS: [&str; 8] = [
     "global",
     "scrape_configs",
     "rule_files",
@@ -14,7 +14,6 @@ const OF_PROMETHEUS: [&str; 9] = [
     "scrape_config_files",
     "remote_read",
     "tracing",
-    "otlp",
     "tsdb",
 ];
 

@@ -16,6 +16,40 @@ pub(super) const CUMULATIVE: i32 = 2;
 /// `flags`: the point says that there is no value any more.
 pub(super) const NO_RECORDED_VALUE: u32 = 1;
 
+/// Most bytes of memory that a request in JSON may come to: all of its objects are of the largest kind, all that commas
+/// part are numbers, and vectors that grow have room for as many again.
+pub(super) fn json_bytes(body: &[u8]) -> usize {
+    const OBJECT_BYTES: usize = largest(&[
+        size_of::<ResourceMetrics>(),
+        size_of::<ScopeMetrics>(),
+        size_of::<Metric>(),
+        size_of::<NumberPoint>(),
+        size_of::<HistogramPoint>(),
+        size_of::<ExponentialPoint>(),
+        size_of::<SummaryPoint>(),
+        size_of::<PointExemplar>(),
+        size_of::<KeyValue>(),
+    ]);
+    let (objects, others) = body.iter().fold((0_usize, 0_usize), |(objects, others), byte| match byte {
+        b'{' => (objects + 1, others),
+        b',' | b'[' => (objects, others + 1),
+        _ => (objects, others),
+    });
+    let others = others.saturating_mul(2 * size_of::<NumberOrText<'_>>());
+    objects.saturating_mul(2 * OBJECT_BYTES).saturating_add(others).saturating_add(body.len())
+}
+
+const fn largest(mut sizes: &[usize]) -> usize {
+    let mut largest = 0;
+    while let [size, rest @ ..] = sizes {
+        if *size > largest {
+            largest = *size;
+        }
+        sizes = rest;
+    }
+    largest
+}
+
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Request {

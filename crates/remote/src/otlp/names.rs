@@ -20,13 +20,22 @@ impl NameStrategy {
     /// The strategy of this name, as Prometheus' configuration has it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "UnderscoreEscapingWithSuffixes" => Self::EscapedWithSuffixes,
-            "UnderscoreEscapingWithoutSuffixes" => Self::EscapedWithoutSuffixes,
-            "NoUTF8EscapingWithSuffixes" => Self::Utf8WithSuffixes,
-            "NoTranslation" => Self::Untranslated,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|strategy| strategy.name() == name)
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::EscapedWithSuffixes, Self::EscapedWithoutSuffixes, Self::Utf8WithSuffixes, Self::Untranslated];
+
+    /// As Prometheus' configuration has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EscapedWithSuffixes => "UnderscoreEscapingWithSuffixes",
+            Self::EscapedWithoutSuffixes => "UnderscoreEscapingWithoutSuffixes",
+            Self::Utf8WithSuffixes => "NoUTF8EscapingWithSuffixes",
+            Self::Untranslated => "NoTranslation",
+        }
     }
 
     const fn escapes(self) -> bool {

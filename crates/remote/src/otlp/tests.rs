@@ -9,13 +9,13 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn key(mut self, field: u32, wire_type: u8) -> Self {
-        crate::wire::put_varint(&mut self.0, u64::from(field << 3 | u32::from(wire_type)));
+        put_varint(&mut self.0, u64::from(field << 3 | u32::from(wire_type)));
         self
     }
 
     fn varint(self, field: u32, value: u64) -> Self {
         let mut this = self.key(field, crate::wire::VARINT);
-        crate::wire::put_varint(&mut this.0, value);
+        put_varint(&mut this.0, value);
         this
     }
 
@@ -30,7 +30,7 @@ impl Message {
     }
 
     fn bytes(mut self, field: u32, value: &[u8]) -> Self {
-        crate::wire::put_bytes(&mut self.0, field, value);
+        put_bytes(&mut self.0, field, value);
         self
     }
 

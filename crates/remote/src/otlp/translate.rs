@@ -39,6 +39,7 @@ pub(super) fn translate(
         described: HashSet::new(),
         typed: None,
         seen: None,
+        bytes: 0,
     };
     for resource in &request.resource_metrics {
         translator.resource(resource)?;
@@ -56,7 +57,15 @@ struct Translator<'a> {
     typed: Option<(MetricType, String)>,
     /// Oldest and newest timestamp of the samples of the resource so far.
     seen: Option<(Timestamp, Timestamp)>,
+    /// Memory of what is in `out`: attributes of a resource may be labels of all its points.
+    bytes: usize,
 }
+
+/// Memory of a sample with its entry, in vectors that have room for as many again; its labels left out.
+const SAMPLE_BYTES: usize = 2 * (size_of::<SeriesEntry>() + size_of::<Labels>() + size_of::<Sample>());
+
+/// Memory of an exemplar, with labels as long as they may be.
+const EXEMPLAR_BYTES: usize = 2 * size_of::<Exemplar>() + 4 * LABEL_CHARS_MAX;
 
 /// What the series of a resource and scope have in common.
 struct Common {
@@ -236,7 +245,7 @@ impl Translator<'_> {
             (None, value) => value.unwrap_or(0.0),
         };
         let labels = named(&labels, name, None);
-        self.exemplars(&labels, &point.exemplars);
+        self.exemplars(&labels, &point.exemplars)?;
         self.float(labels, when, value)
     }
 
@@ -256,12 +265,12 @@ impl Translator<'_> {
         for (bound, in_bucket) in point.explicit_bounds.iter().zip(&point.bucket_counts) {
             below = below.saturating_add(*in_bucket);
             let labels = named(&labels, &bucket, Some(("le", float::fixed(*bound))));
-            self.exemplars_of(&labels, &point.exemplars, lower, *bound);
+            self.exemplars_of(&labels, &point.exemplars, lower, *bound)?;
             self.float(labels, when, shown(below as f64))?;
             lower = *bound;
         }
         let labels = named(&labels, &bucket, Some(("le", "+Inf".to_owned())));
-        self.exemplars_of(&labels, &point.exemplars, lower, f64::INFINITY);
+        self.exemplars_of(&labels, &point.exemplars, lower, f64::INFINITY)?;
         self.float(labels, when, count)
     }
 
@@ -275,7 +284,7 @@ impl Translator<'_> {
         let when = When::new(point.time_unix_nano, point.start_time_unix_nano);
         match native(point) {
             Ok(histogram) => {
-                self.exemplars(&labels, &point.exemplars);
+                self.exemplars(&labels, &point.exemplars)?;
                 self.native(labels, when, histogram)
             }
             Err(reason) => {
@@ -336,16 +345,25 @@ impl Translator<'_> {
         self.float(labels, When { timestamp: newest, start: 0 }, 1.0)
     }
 
-    fn room(&self) -> Result<(), OtlpError> {
-        if self.out.samples.len() + self.out.histograms.len() < SAMPLES_MAX {
-            Ok(())
-        } else {
-            Err(OtlpError::TooMany { what: "samples", limit: SAMPLES_MAX })
+    /// That there is room for one sample more, with `labels` and `bytes` of its own.
+    fn room(&mut self, labels: &Labels, bytes: usize) -> Result<(), OtlpError> {
+        if self.out.samples.len() + self.out.histograms.len() >= SAMPLES_MAX {
+            return Err(OtlpError::TooMany { what: "samples", limit: SAMPLES_MAX });
         }
+        self.charge(SAMPLE_BYTES + labels.size_bytes() + bytes)
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), OtlpError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let limit = self.options.memory_bytes_max;
+        if self.bytes > limit {
+            return Err(OtlpError::TooMany { what: "bytes of labels and samples", limit });
+        }
+        Ok(())
     }
 
     fn float(&mut self, labels: Labels, when: When, value: f64) -> Result<(), OtlpError> {
-        self.room()?;
+        self.room(&labels, 0)?;
         let at = index(self.out.samples.len());
         self.out.samples.push(Sample::new(when.timestamp, value));
         self.entry(labels, at..at + 1, 0..0, when);
@@ -353,7 +371,7 @@ impl Translator<'_> {
     }
 
     fn native(&mut self, labels: Labels, when: When, histogram: Histogram) -> Result<(), OtlpError> {
-        self.room()?;
+        self.room(&labels, 2 * size_of::<HistogramSample>() + histogram.heap_bytes())?;
         let at = index(self.out.histograms.len());
         self.out.histograms.push(HistogramSample { timestamp: when.timestamp, histogram });
         self.entry(labels, 0..0, at..at + 1, when);
@@ -375,23 +393,31 @@ impl Translator<'_> {
     }
 
     /// Those whose value is in `(lower, upper]`.
-    fn exemplars_of(&mut self, labels: &Labels, all: &[PointExemplar], lower: f64, upper: f64) {
+    fn exemplars_of(
+        &mut self,
+        labels: &Labels,
+        all: &[PointExemplar],
+        lower: f64,
+        upper: f64,
+    ) -> Result<(), OtlpError> {
         let inside = |exemplar: &&PointExemplar| {
             let value = value(exemplar);
             value > lower && value <= upper
         };
         let inside: Vec<&PointExemplar> = all.iter().filter(inside).collect();
-        self.store_exemplars(labels, &inside);
+        self.store_exemplars(labels, &inside)
     }
 
-    fn exemplars(&mut self, labels: &Labels, all: &[PointExemplar]) {
-        self.store_exemplars(labels, &all.iter().collect::<Vec<_>>());
+    fn exemplars(&mut self, labels: &Labels, all: &[PointExemplar]) -> Result<(), OtlpError> {
+        self.store_exemplars(labels, &all.iter().collect::<Vec<_>>())
     }
 
-    fn store_exemplars(&mut self, labels: &Labels, exemplars: &[&PointExemplar]) {
+    fn store_exemplars(&mut self, labels: &Labels, exemplars: &[&PointExemplar]) -> Result<(), OtlpError> {
         if exemplars.is_empty() {
-            return;
+            return Ok(());
         }
+        self.charge(labels.size_bytes() + size_of::<ExemplarEntry>())?;
+        self.charge(exemplars.len().saturating_mul(EXEMPLAR_BYTES))?;
         let first = index(self.out.exemplars.len());
         let mut converted: Vec<Exemplar> =
             exemplars.iter().map(|exemplar| convert(exemplar, self.options)).collect();
@@ -401,6 +427,7 @@ impl Translator<'_> {
         let key = self.hasher.key(labels.to_string().as_bytes());
         self.out.exemplar_series.push(ExemplarEntry { key, exemplars });
         self.out.exemplar_labels.push(labels.clone());
+        Ok(())
     }
 }
 
