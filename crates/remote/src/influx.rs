@@ -276,6 +276,10 @@ impl InfluxSamples<'_> {
                 Some(number) => {
                     key.clear();
                     key.push(KEY_PREFIX);
+                    for text in self.options.labels.iter().flat_map(|(name, value)| [name, value]) {
+                        key.extend_from_slice(&text.len().to_le_bytes());
+                        key.extend_from_slice(text.as_bytes());
+                    }
                     key.extend_from_slice(head.as_bytes());
                     key.push(0);
                     key.extend_from_slice(trimmed.get(name.clone()).unwrap_or_default().as_bytes());
@@ -519,6 +523,9 @@ weather,location=us\ mid\,west,zone=z\=1 temperature=82.5,humidity=71i,ok=true,s
         let keys = samples_of(b"m,a=1 f=1,g=1 1\nm,a=1 f=2 2\nm,a=2 f=1 3");
         assert_eq!(keys[0], keys[2]);
         assert!(keys[0] != keys[1] && keys[0] != keys[3]);
+        let other = InfluxOptions { labels: vec![("db".to_owned(), "e".to_owned())], ..options() };
+        let elsewhere = decode(b"m,a=1 f=1", &KeyHasher::new(1), &other).unwrap();
+        assert_ne!(elsewhere.series[0].key, keys[0], "of another database");
     }
 
     #[test]

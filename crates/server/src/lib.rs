@@ -4,7 +4,7 @@
 //! **Must not know:** file formats, which engine is behind [`Backend`].
 //!
 //! Map: [`state`] shared state, limits, readiness · [`info`] what the binary tells · `routes` the table of routes and
-//! the way of a request · `params` parameters and their texts · `api` the endpoints · `write` remote write and OTLP · `json`
+//! the way of a request · `params` parameters and their texts · `api` the endpoints · `write` remote write, OTLP and Influx line protocol · `json`
 //! JSON by hand · `compress` gzip and deflate · [`query_log`] a line for each query · `active` queries that run now · [`metrics`] own counters · `page` the page at `/` · [`serve`] the
 //! accept loop and its connections · `notices` messages that do not repeat themselves · [`error`] errors to statuses.
 

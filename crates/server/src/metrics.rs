@@ -250,6 +250,8 @@ pub struct HttpMetrics {
     pub metadata_ignored: Counter,
     /// What came in as OTLP.
     pub otlp: IntakeMetrics,
+    /// What came in as Influx line protocol.
+    pub influx: IntakeMetrics,
     /// Queries being evaluated or waiting.
     pub queries_in_flight: Gauge,
     /// Answers that were turned into 503 because too many large ones were being sent.
@@ -276,6 +278,7 @@ impl Default for HttpMetrics {
             metadata_stored: Counter::default(),
             metadata_ignored: Counter::default(),
             otlp: IntakeMetrics::default(),
+            influx: IntakeMetrics::default(),
             queries_in_flight: Gauge::default(),
             answers_overloaded: Counter::default(),
         }
@@ -317,6 +320,7 @@ impl HttpMetrics {
         self.connections.write(out);
         self.write_remote_write(out);
         self.otlp.write("otlp", "OTLP", out);
+        self.influx.write("influx", "Influx line protocol", out);
         let name = "chronolith_http_queries_in_flight";
         out.gauge(name, "Queries running or waiting for their turn.", self.queries_in_flight.get() as f64);
         let name = "chronolith_http_answers_overloaded_total";

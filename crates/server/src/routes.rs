@@ -21,7 +21,7 @@ use crate::{
     params::Params,
     serve::Peer,
     state::{ANSWER_MEMORY_UNIT, AppState, Backend, CorsOrigins, HttpLimits},
-    write,
+    write::{self, influx},
 };
 
 /// Answers below it do not count toward the memory for answers; the limit on connections bounds them.
@@ -86,6 +86,8 @@ endpoints! {
     AdminSnapshot "/api/v1/admin/tsdb/snapshot" [POST PUT],
     Write "/api/v1/write" [POST],
     Otlp "/api/v1/otlp/v1/metrics" [POST],
+    InfluxWrite "/write" [POST],
+    InfluxWriteV2 "/api/v2/write" [POST],
     Metrics "/metrics" [GET HEAD],
     Healthy "/-/healthy" [GET HEAD],
     Ready "/-/ready" [GET HEAD],
@@ -217,14 +219,20 @@ async fn answer(state: &AppState, endpoint: Endpoint, request: Request) -> Respo
             not_ready(state.is_stopping())
         };
     };
-    if !endpoint.is_api() {
-        return compressed(always(state, endpoint), &parts.headers).await;
-    }
     // Senders are no web pages: their answers carry no CORS headers, as Prometheus' do not.
     match endpoint {
         Endpoint::Write => return write::handle(state, backend, &parts, body).await,
         Endpoint::Otlp => return write::otlp::handle(state, backend, &parts, body).await,
+        Endpoint::InfluxWrite => {
+            return influx::handle(state, backend, influx::Version::One, &parts, body).await;
+        }
+        Endpoint::InfluxWriteV2 => {
+            return influx::handle(state, backend, influx::Version::Two, &parts, body).await;
+        }
         _ => {}
+    }
+    if !endpoint.is_api() {
+        return compressed(always(state, endpoint), &parts.headers).await;
     }
     let response = api_answer(state, backend, endpoint, &parts, body).await;
     with_cors(response, state.limits(), &parts.headers)

@@ -1,9 +1,10 @@
-//! `POST /api/v1/write`: remote write 1.0; below, `otlp` and what they have in common, `intake`.
+//! `POST /api/v1/write`: remote write 1.0; below, `otlp`, `influx`, and what they have in common, `intake`.
 //!
 //! Encoding and type are judged first, then the sizes, then the content. Valid samples are stored whatever the others
 //! are like; if any was refused the answer is 400 with the first reasons, so that nobody sends it again. What may work
 //! later is answered 503 with `Retry-After`.
 
+pub(crate) mod influx;
 pub(crate) mod otlp;
 
 mod intake;

@@ -8,6 +8,7 @@ mod explain;
 mod full_disk;
 mod harness;
 mod http;
+mod influx;
 mod otlp;
 mod overload;
 mod query_log;
