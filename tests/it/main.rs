@@ -10,6 +10,7 @@ mod data_dir;
 mod differential;
 mod full_disk;
 mod generated;
+mod intake;
 mod kept_results;
 mod pair;
 mod questions;
