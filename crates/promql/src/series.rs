@@ -4,8 +4,9 @@
 //! # The kernels
 //! [`crate::functions`] holds pure kernels; the evaluator does the rest (reading, names, duplicates, order, limits).
 //!
-//! - `range::RangeFunction::from_name(&str) -> Option<Self>`, `range::eval(function, params: &[&[f64]], samples, natives,
-//!   &Windows, &mut Column, &mut KernelContext) -> Result<(), QueryError>`: one series, its floats and its histograms;
+//! - `range::RangeFunction::from_name(&str) -> Option<Self>`, `range::eval(function, params: &[&[f64]], (samples, seen),
+//!   natives, &Windows, &mut Column, &mut KernelContext) -> Result<(), QueryError>`: one series, its floats and what windows
+//!   see of their times (`range::Sight`), and its histograms;
 //!   `params[i]` has one value per step, in the order of the call's scalar arguments. `out` comes in absent everywhere,
 //!   `windows.grid.count` long. Not here: `absent_over_time` (it looks across series).
 //! - `instant::InstantFunction::from_name`, `instant::eval(function, params: &[&[f64]], &mut Column)`: element-wise, in

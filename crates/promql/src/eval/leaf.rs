@@ -83,6 +83,18 @@ impl Source<'_> {
     }
 }
 
+/// What a task uses for one series after the other.
+struct Buffers<'a> {
+    /// Samples without stale markers.
+    fresh: Samples,
+    /// For samples.
+    charged: Scratch<'a>,
+    /// What is known of windows.
+    sights: Option<Sights>,
+    /// For that.
+    charged_sights: Scratch<'a>,
+}
+
 /// What a task made of its series.
 #[derive(Default)]
 struct Done {
@@ -334,9 +346,13 @@ impl Job<'_> {
             samples: vec![0; self.grid.count],
             ..Done::default()
         };
-        let (mut scratch, mut fresh) = (Samples::default(), Samples::default());
-        let (mut charged, mut charged_sights) = (Scratch::new(self.ledger), Scratch::new(self.ledger));
-        let mut sights = self.sights.lock().pop();
+        let mut scratch = Samples::default();
+        let mut buffers = Buffers {
+            fresh: Samples::default(),
+            charged: Scratch::new(self.ledger),
+            sights: self.sights.lock().pop(),
+            charged_sights: Scratch::new(self.ledger),
+        };
         for (place, index) in indices.enumerate() {
             self.interrupt.check(STAGE_EVALUATION)?;
             scratch.clear();
@@ -354,7 +370,7 @@ impl Job<'_> {
                         scratch.starts.clear();
                     }
                     // A copy without stale markers may be made of it.
-                    charged.grow(2 * scratch.memory_bytes())?;
+                    buffers.charged.grow(2 * scratch.memory_bytes())?;
                     if keep {
                         done.decoded.push(scratch.clone());
                     }
@@ -366,55 +382,7 @@ impl Job<'_> {
             }
             let labels = self.set.labels(index);
             let mut column = Column::absent(self.grid.count);
-            match self.function {
-                LeafFunction::Latest(instants) if samples.histograms.is_empty() => {
-                    latest(samples, &instants, &mut column, &mut done.samples, |_, value| value);
-                }
-                LeafFunction::LatestTimestamp(instants) if samples.histograms.is_empty() => {
-                    latest(samples, &instants, &mut column, &mut done.samples, |t, _| t as f64 / 1_000.0);
-                }
-                LeafFunction::Latest(instants) => {
-                    latest::values(samples, &instants, self.stats, &mut column, &mut done.samples);
-                }
-                LeafFunction::LatestTimestamp(instants) => {
-                    let seconds = |t| t as f64 / 1_000.0;
-                    latest::times(samples, &instants, &mut column, &mut done.samples, seconds);
-                }
-                LeafFunction::LatestStart(instants) => {
-                    let start = |t| samples.start_at(t) as f64 / 1_000.0;
-                    latest::times(samples, &instants, &mut column, &mut done.samples, start);
-                }
-                LeafFunction::Smoothed(Instants { grid, end, lookback }) => {
-                    let natives = NativeSamples::of(samples, self.stats);
-                    let samples = without_stale(samples, &mut fresh);
-                    let windows = Windows { grid, end, range: 0, mode: RangeMode::Smoothed, lookback };
-                    range::smoothed(samples, &windows, column.values_mut());
-                    if !natives.times.is_empty() {
-                        charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
-                        let mut context = self.context(&mut done, &labels);
-                        range::smoothed_natives(samples, &natives, &windows, &mut column, &mut context);
-                        done.notes = context.notes;
-                    }
-                }
-                LeafFunction::Range(function, windows) => {
-                    let natives = NativeSamples::of(samples, self.stats);
-                    if !natives.times.is_empty() {
-                        let prepared = slides(function, &natives, &windows).unwrap_or_default();
-                        charged.grow(2 * samples.memory_bytes() + natives.bytes() + prepared)?;
-                    }
-                    let samples = without_stale(samples, &mut fresh);
-                    let sights = sights.get_or_insert_with(|| Sights::new(function, windows));
-                    self.range(
-                        function,
-                        &windows,
-                        (samples, &natives, sights),
-                        &labels,
-                        &mut column,
-                        &mut done,
-                    )?;
-                    charged_sights.grow(sights.memory_bytes())?;
-                }
-            }
+            self.one(samples, &labels, &mut column, &mut buffers, &mut done)?;
             let held = column.samples();
             if held > 0 {
                 let series = self.named(labels, column);
@@ -422,8 +390,62 @@ impl Job<'_> {
                 done.series.push(series);
             }
         }
-        self.sights.lock().extend(sights);
+        self.sights.lock().extend(buffers.sights);
         Ok(done)
+    }
+
+    /// The values of one series, into `column`.
+    fn one(
+        &self,
+        samples: &Samples,
+        labels: &Labels,
+        column: &mut Column,
+        buffers: &mut Buffers<'_>,
+        done: &mut Done,
+    ) -> Result<(), QueryError> {
+        match self.function {
+            LeafFunction::Latest(instants) if samples.histograms.is_empty() => {
+                latest(samples, &instants, column, &mut done.samples, |_, value| value);
+            }
+            LeafFunction::LatestTimestamp(instants) if samples.histograms.is_empty() => {
+                latest(samples, &instants, column, &mut done.samples, |t, _| t as f64 / 1_000.0);
+            }
+            LeafFunction::Latest(instants) => {
+                latest::values(samples, &instants, self.stats, column, &mut done.samples);
+            }
+            LeafFunction::LatestTimestamp(instants) => {
+                let seconds = |t| t as f64 / 1_000.0;
+                latest::times(samples, &instants, column, &mut done.samples, seconds);
+            }
+            LeafFunction::LatestStart(instants) => {
+                let start = |t| samples.start_at(t) as f64 / 1_000.0;
+                latest::times(samples, &instants, column, &mut done.samples, start);
+            }
+            LeafFunction::Smoothed(Instants { grid, end, lookback }) => {
+                let natives = NativeSamples::of(samples, self.stats);
+                let samples = without_stale(samples, &mut buffers.fresh);
+                let windows = Windows { grid, end, range: 0, mode: RangeMode::Smoothed, lookback };
+                range::smoothed(samples, &windows, column.values_mut());
+                if !natives.times.is_empty() {
+                    buffers.charged.grow(2 * samples.memory_bytes() + natives.bytes())?;
+                    let mut context = self.context(done, labels);
+                    range::smoothed_natives(samples, &natives, &windows, column, &mut context);
+                    done.notes = context.notes;
+                }
+            }
+            LeafFunction::Range(function, windows) => {
+                let natives = NativeSamples::of(samples, self.stats);
+                if !natives.times.is_empty() {
+                    let prepared = slides(function, &natives, &windows).unwrap_or_default();
+                    buffers.charged.grow(2 * samples.memory_bytes() + natives.bytes() + prepared)?;
+                }
+                let samples = without_stale(samples, &mut buffers.fresh);
+                let sights = buffers.sights.get_or_insert_with(|| Sights::new(function, windows));
+                self.range(function, &windows, (samples, &natives, sights), labels, column, done)?;
+                buffers.charged_sights.grow(sights.memory_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     fn range(
